@@ -1,9 +1,9 @@
 """All benches: `python -m bench [--small] [--json FILE] [--html FILE] [--svg FILE] [NAME…]`.
 
-Each bench is a process with its own sandbox. A table of all figures ends the output. `--json`
-writes the figures and the machine, `--html` a page with the tables, `--svg` the plot of
-`bench.growth`. `--small` runs each bench at its smallest size, to test the bench: such figures mean
-nothing.
+Each bench is a process with its own sandbox. The output ends with a table of all figures. `--json`
+writes the figures and facts about the machine, `--html` a page with the tables, and `--svg` the
+plot of `bench.growth`. `--small` runs each bench at its smallest size, to test the bench. Such
+figures mean nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BENCHES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 
 
 def main() -> int:
-    """Run the benches, print and write the tables; return 1 if a bench failed."""
+    """Run the benches, print the tables, and write the files; return 1 if a bench failed."""
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measure netmodes and mydocker beside their rivals."
     )
@@ -87,7 +87,7 @@ def _write(path: str, text: str) -> None:
 
 
 def machine() -> dict[str, object]:
-    """Return the hardware and the kernel of this machine, and its load."""
+    """Return facts about this machine: hardware, kernel and load."""
     memory = Path("/proc/meminfo").read_text(encoding="ascii").split()[1]
     names = [
         line.partition(":")[2].strip()

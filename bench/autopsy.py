@@ -1,10 +1,10 @@
-"""Share of faults whose place the diagnosis names: `python -m bench.autopsy [FAULT…]`.
+"""Share of faults that the diagnosis locates: `python -m bench.autopsy [FAULT…]`.
 
-The bench tries every fault of `PLACES` in a scene with three networks and nine containers. These
-are the faults of the catalogue that misroute or drop packets. The bench diagnoses the first wrong
-cell of at most three kinds. A fault counts as found if a story has the words that name its place.
-Faults that make no cell of this scene wrong (published ports, names, leftovers after a restart) are
-not in `PLACES`.
+The bench tries every fault in `PLACES`, in a scene with three networks and nine containers. These
+faults misroute or drop packets. The bench explains the first wrong cell of at most three kinds. A
+fault counts as located if an explanation has the words that name its place. `PLACES` does not have
+faults that make no cell of this scene wrong, such as faults of published ports, of names, or after
+a restart.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from harness.testbench.scene import Scene
 from harness.world.build import World
 
 BAR = 0.95
-"""Lower bound on the share of faults whose place is named."""
+"""Lower bound on the share of located faults."""
 _KINDS = 3
 _RULE = r"in {}, table {} sabotage, chain {}"
 _NO_MASQUERADE = r"the host did not masquerade the source"
@@ -94,7 +94,7 @@ PLACES = {
     "second-default-route": r"promise, by d1 → host|table inet \w+, chain \w+, .*internal",
     "internal-reaches-the-host": r"promise, by d1 → host",
 }
-"""Pattern of the words that name the place of each fault; rules of faults have their own tables."""
+"""Pattern of the words that name the place of each fault; a fault's rules are in its own table."""
 
 
 def main() -> int:
@@ -122,7 +122,7 @@ def _measure() -> int:
 
 
 def stories(id_: str) -> str:
-    """Return the diagnosis of the cells that a fault makes wrong, without packet captures."""
+    """Return the explanations of the cells that a fault makes wrong, without packet captures."""
     rows = requirements.load(importlib.resources.files("suites") / "requirements.toml")
     fault, lines = discover(rows)[id_], []
     made: list[FaultyAdapter] = []

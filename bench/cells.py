@@ -1,18 +1,21 @@
-"""Cells per second: `python -m bench.cells [ROUNDS [CONTAINERS]]`.
+"""Probed cells per second: `python -m bench.cells [ROUNDS [CONTAINERS]]`.
 
-The contestants probe every ordered pair of containers on one bridge by ICMP. The rivals are:
+A cell is an ordered pair of containers. The contestants probe all cells of one bridge by ICMP. The
+rivals are:
 
-- a C program with the same witnesses and the same rule for silence (`bench/reference/prober.c`,
-  built if a compiler is installed);
+- a C program with the same witnesses and the same rule for a missing reply
+  (`bench/reference/prober.c`, built if a compiler is installed);
 - `fping`, one process in each container's netns, all in parallel;
-- `ping`, one process for each of some cells.
+- `ping`, with one process for each of a sample of the cells.
 
-fping and ping do not check which container replied. All neighbour entries exist. C and the mesh
-have open sockets, and their second pass counts. The mesh also probes each container's own address,
-which does not count. A mesh that is opened for a single pass has its own table.
+fping and ping do not check which container replied. All neighbour entries exist beforehand. The C
+program and the mesh have open sockets, and their second pass is measured. The mesh also probes each
+container's own address, which is not counted as a cell. A mesh whose sockets are opened for a
+single pass has its own table.
 
 Then isolated bridge ports cut off half of the pairs. The last table compares the cost of a cell
-without a reply with the C program and with `ping -W1`, which waits a second for each.
+without a reply: in netmodes, in the C program, and in `ping -W1`, which waits a second for each
+cell.
 """
 
 from __future__ import annotations
@@ -40,9 +43,9 @@ from linux.netlink import Netlink
 from linux.netns import NetNS
 
 OF_C = 0.8
-"""Lower bound on the mesh's rate, as a share of the C program's."""
+"""Lower bound on the mesh's rate, as a share of the C program's rate."""
 OF_FPING = 4
-"""Lower bound on the mesh's rate, as a multiple of fping's."""
+"""Lower bound on the mesh's rate, as a multiple of fping's rate."""
 NEGATIVE_BAR = 0.1
 """Bound in seconds on a matrix in which half of the cells have no reply."""
 _SOME = 20
@@ -59,7 +62,7 @@ def main() -> int:
 
 
 class Ground(NamedTuple):
-    """Containers on one bridge, and the host's namespace."""
+    """The containers on one bridge, and the host's namespace."""
 
     scene: Scene
     members: list[Member]
@@ -69,7 +72,7 @@ class Ground(NamedTuple):
 
     @property
     def cells(self) -> list[Cell]:
-        """Every ordered pair of containers."""
+        """All cells: every ordered pair of containers."""
         names = [member.name for member in self.members]
         return [
             Cell(source, target, Protocol.ICMP, 4)
@@ -205,7 +208,7 @@ def _all_reply(found: Ground, cells: Sequence[Cell]) -> None:
 
 
 def _cut_half(found: Ground) -> set[str]:
-    """Isolate bridge ports until about half of the pairs are cut off; return the containers."""
+    """Isolate bridge ports until about half of the pairs are cut off; return these containers."""
     total, number = len(found.members), 0
     while 2 * number * (number - 1) < total * (total - 1):
         number += 1
@@ -219,7 +222,7 @@ def _cut_half(found: Ground) -> set[str]:
 
 
 def _in_c(found: Ground, *, answered: int, passes: int = 1) -> float:
-    """Return the C program's cells per second in the last of its passes, by its own clock."""
+    """Return the cells per second of the C program's last pass, measured by its own clock."""
     control = found.scene.world.namespaces["lan"]
     spaces = (control, found.host, *(member.space for member in found.members))
     paths = [f"/proc/self/fd/{space.fd}" for space in spaces]

@@ -1,9 +1,10 @@
-"""Whole commands, as a user types them: `python -m bench.commands [ROUNDS]`.
+"""Time of whole commands, as a user types them: `python -m bench.commands [ROUNDS]`.
 
 mydocker, podman and docker execute `run --rm base true` in every mode, and `exec` of `true` in a
 running container. Each runtime has its own host and the same image. The whole process is measured
-in that host, interpreter included. A rival is skipped if it is not installed or if an ordinary user
-runs the bench. mydocker's modules are compiled beforehand, as by an installer.
+in that host, including the start of the interpreter. A rival is skipped if it is not installed, or
+if an ordinary user runs the bench. mydocker's modules are compiled to bytecode beforehand, as an
+installer does.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from harness.world.build import World
 
 MODES = ("bridge", "none", "host", "container:first")
 BARS = {"podman": 0.75, "docker": 0.4}
-"""Bounds on mydocker's time, as shares of a rival's."""
+"""Bounds on mydocker's time, as shares of a rival's time."""
 _MYDOCKER = (
     sys.executable,
     "-c",
@@ -39,7 +40,7 @@ _PACKAGES = str(Path(__file__).parents[1])
 
 
 class Rival(NamedTuple):
-    """A runtime in its own host: its command and environment."""
+    """A runtime in its own host, with its command and environment."""
 
     name: str
     host: HostHandle
@@ -47,7 +48,7 @@ class Rival(NamedTuple):
     env: dict[str, str]
 
     def seconds(self, *words: str) -> float:
-        """Return the seconds that one command takes."""
+        """Return the duration of one command in seconds."""
         return self.host.call(_timed, (*self.command, *words), self.env)
 
 
@@ -108,7 +109,7 @@ def _rival(name: str, factory: AdapterFactory) -> Iterator[Rival]:
 
 
 def _timed(argv: tuple[str, ...], env: dict[str, str]) -> float:
-    """Execute a command in the host and return its seconds."""
+    """Execute a command in the host and return its duration in seconds."""
     own = {**os.environ, **env}
     began = time.perf_counter()
     done = subprocess.run(argv, check=False, capture_output=True, text=True, env=own)

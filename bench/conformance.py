@@ -1,4 +1,4 @@
-"""Time of a run of all suites: `python -m bench.conformance [ROUNDS [SUITE…]]`."""
+"""Duration of a run of all suites: `python -m bench.conformance [ROUNDS [SUITE…]]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BAR = 25.0
 
 
 def main() -> int:
-    """Run `pytest` with `-n auto`, with one worker and to collect, in turn; print the table."""
+    """Run `pytest` with `-n auto`, with one worker, and with `--collect-only`; print the table."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     suites = sys.argv[2:] or ["suites"]
 

@@ -1,7 +1,8 @@
 """Cost of evidence in a run without failures: `python -m bench.evidence [ROUNDS [SUITE…]]`.
 
-Two pytest runs take turns: with report and evidence, and with neither. The figures are wall-clock
-time and the processor time of all processes, which a busy machine changes less.
+Two pytest runs take turns: one with report and evidence, one with neither. The figures are the
+wall-clock time, and the processor time of all processes. Other load on the machine changes the
+processor time less.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import replace
 from bench.timing import Row, alternate, show, timed
 
 BAR = 1.02
-"""Bound on the time of a green run with evidence, relative to one without."""
+"""Bound on the time of a run without failures, with evidence relative to without."""
 _WITH, _WITHOUT = "with report and evidence", "with neither"
 
 
@@ -51,7 +52,7 @@ def main() -> int:
 
 
 def _processor_time() -> float:
-    """Return the processor time of all ended descendants in seconds."""
+    """Return the processor time in seconds of all descendants that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

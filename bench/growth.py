@@ -1,8 +1,9 @@
 """Growth of costs with the containers on one bridge: `python -m bench.growth [CONTAINERS…]`.
 
-The default sizes are 10, 30, 100, 300 and 1000. For each size the bench measures all starts, one
-after the other, the full mesh (every ordered pair and each container's own address, none lost), all
-removals, and the private memory of a container's pid 1.
+The default sizes are 10, 30, 100, 300 and 1000. For each size the bench measures: all starts, one
+after the other; a full mesh of probes; all removals; and the private memory of a container's pid 1.
+The mesh has every ordered pair of containers and each container's own address, and no probe may be
+lost.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from harness.world.build import World
 SIZES = (10, 30, 100, 300, 1000)
 STARTED, ASKED, REMOVED, KEPT = "started", "full mesh", "removed", "memory of a pid 1"
 BARS = {STARTED: 15.0, ASKED: 60.0, REMOVED: 30.0, KEPT: 2.0}
-"""Bounds for a thousand containers in seconds, for `KEPT` in MB."""
+"""Bounds for a thousand containers, in seconds; the bound for `KEPT` is in MB."""
 _AT = 1000
 
 
 def main() -> int:
-    """Measure inside a sandbox and print a table."""
+    """Measure all sizes inside a sandbox and print a table."""
     sizes = tuple(int(word) for word in sys.argv[1:]) or SIZES
     return sandbox.run(lambda: _measure(sizes))
 
@@ -80,7 +81,7 @@ def _grown(world: World, runtime: Adapter, size: int) -> list[Row]:
 
 
 def _private(world: World, pid: int) -> float:
-    """Return the process's private memory in MB: proc_pid_smaps(5)."""
+    """Return the private memory of a process in MB: proc_pid_smaps(5)."""
     where = Path(f"{world.host.proc}/{pid}/smaps_rollup")
     lines = where.read_text(encoding="ascii").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024

@@ -1,7 +1,7 @@
-"""Start-up time before the first test: `python -m bench.imports [ROUNDS]`.
+"""Time from the start of a process to the first test: `python -m bench.imports [ROUNDS]`.
 
-Each contestant is a separate process. An empty pytest run with the plugin and without it shows
-the cost of netmodes for another project in the same environment.
+Each contestant is a separate process. An empty pytest run with the plugin and one without it are
+compared: the difference is the cost of netmodes for another project in the same environment.
 """
 
 from __future__ import annotations

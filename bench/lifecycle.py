@@ -1,16 +1,16 @@
-"""Cost of a container's lifecycle, step by step: `python -m bench.lifecycle [ROUNDS]`.
+"""Time of each step of a container's lifecycle: `python -m bench.lifecycle [ROUNDS]`.
 
 The steps are start, exec of `true` and removal, in every mode. The contestants are mydocker as a
-library and by its command line, podman, docker, and crun and runc with networks that the adapter
-makes. Each has its own host and the same image, and its adapter drives it as in the suites. Only
-the command or call itself is measured, not later queries of the adapter. The output names each
-runtime that is skipped.
+library, mydocker by its command line, podman, docker, crun and runc. The adapter makes the networks
+of crun and runc. Each contestant has its own host and the same image, and its adapter drives it as
+in the suites. Only the command or function itself is measured, not later queries of the adapter.
+The output names each runtime that is skipped.
 
-For crun and runc the figures include the work that every user has: a mounted root, a config.json,
-and for a bridge a netns, an address from host-local, a veth pair and routes. So the bound on the
-library's start on a bridge is crun's start in mode none, which makes no network. Commands are
-timed in their host. The library, crun and runc start and remove by a call into the host, which
-adds some tenths of a millisecond.
+The figures of crun and runc include the work that every user of them has: to mount a root, to write
+config.json, and on a bridge to make a netns, an address from host-local, a veth pair and routes.
+The bound on the library's start on a bridge is therefore crun's start in mode none, which makes no
+network. Commands are timed in their host. The library, crun and runc start and remove containers
+through a function that is executed in the host. This adds some tenths of a millisecond.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _measure(rounds: int) -> int:
 
 
 class Life:
-    """Repeated lifecycle of a container in one mode of one runtime."""
+    """The lifecycle of a container in one mode of one runtime, run repeatedly."""
 
     def __init__(self, adapter: Adapter, mode: Mode) -> None:
         self._adapter, self._spec = adapter, ContainerSpec(_MEASURED, mode)
@@ -74,7 +74,7 @@ class Life:
         """Seconds of every exec and removal, warm-up rounds included."""
 
     def __call__(self) -> float:
-        """Run the lifecycle once, and return the seconds of the start."""
+        """Run the lifecycle once, and return the duration of the start in seconds."""
         started = self._first(lambda: self._adapter.run(self._spec))
         executed = self._adapter.exec(_MEASURED, ["true"])
         assert not executed.returncode, executed
@@ -83,7 +83,7 @@ class Life:
         return started
 
     def _first(self, verb: Callable[[], object]) -> float:
-        """Return the seconds of the first command or call that the adapter makes for a step."""
+        """Return the duration in seconds of the first command or request of a step."""
         began = time.time()
         verb()
         told: Sequence[CompletedCommand] = list(cast("Any", self._adapter).commands)

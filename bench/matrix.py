@@ -1,8 +1,9 @@
-"""Time of the reference plan's matrix beside a `ping` per cell: `python -m bench.matrix [ROUNDS]`.
+"""Time to probe the matrix of the reference plan: `python -m bench.matrix [ROUNDS]`.
 
-The rival probes the ICMP cells of the same matrix as scripts do, by one `ping -c1 -W1` each. It is
-started in the source's netns through setns, without the cost of `ip netns exec`. The rival runs
-once, because each cell without a reply takes a second, and is skipped if `ping` is missing.
+The rival probes the ICMP cells of the same matrix as scripts do, with one `ping -c1 -W1` for each
+cell. `ping` is started in the source's netns through setns, without the cost of `ip netns exec`.
+The rival runs only once, because each cell without a reply takes a second. It is skipped if `ping`
+is missing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Peak memory of a run: `python -m bench.memory [SUITE…]`.
 
 The bench reads the peak resident memory of the controller and of both workers (VmHWM,
-proc_pid_status(5)). The rival is a pytest run with two workers and one empty test, without the
-plugin. Without SUITE all suites run.
+proc_pid_status(5)). The rival is a pytest run without the plugin, with two workers and one empty
+test. Without the argument SUITE, all suites run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ROOT = Path(__file__).parents[1]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Append the peak memory of this process to the record: a hook of the measured pytest run."""
+    """Write the peak memory of this process to the record; a hook of the measured pytest run."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     peak = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
     who = "worker" if hasattr(session.config, "workerinput") else "controller"
@@ -31,7 +31,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def main() -> int:
-    """Run the suites and an empty run, and print the table."""
+    """Run the suites and the empty test, and print the table."""
     suites = sys.argv[1:] or [str(_ROOT / "suites")]
     with tempfile.TemporaryDirectory(prefix="netmodes-bench-") as scratch:
         test = Path(scratch, "test_nothing.py")

@@ -1,15 +1,17 @@
-"""Prober of a full mesh on one bridge: every ordered pair of a thousand members, by ICMP over IPv4.
+"""Prober of every ordered pair of up to a thousand members of one bridge, by ICMP over IPv4.
 
-The harness's prober takes any probes. This prober sends the same probe a million times, so it
-writes and reads packets in fixed slots. A cell is two bytes: the TTL of the request at its target,
-and the TTL of the reply at its source. No cell is inferred from another.
+The harness's prober can send any probe. This prober sends the same probe a million times, so it
+writes and reads packets in slots of a fixed size. A cell is an ordered pair. Its outcome is two
+bytes: the TTL of the request when it reached the target, and the TTL of the reply when it reached
+the source. Every cell is probed; none is inferred from another.
 
-**Neighbours are resolved once for all members.** A broadcast reaches all ports of a bridge: with a
-broadcast for every pair, a thousand members would receive a thousand times a million frames. So one
-ARP probe (RFC 5227) on the bridge resolves each member, and the other members have the result as a
-permanent neighbour entry during the mesh. Permanent entries do not count against `gc_thresh3`, a
-limit for the whole machine. The kernel resolves a member that sends no ARP reply. So the mesh does
-not observe whether *each pair* resolves each other.
+**Neighbours are resolved once for all members.** A broadcast reaches all ports of a bridge. With an
+ARP broadcast for each of a million pairs, each of the thousand members would receive a million
+frames. Therefore one ARP probe (RFC 5227) on the bridge resolves each member, and the other members
+have the result as a permanent neighbour entry during the mesh. Permanent entries do not count
+towards `gc_thresh3`, a limit for the whole machine. If a member sends no ARP reply to that probe,
+the kernel resolves it as usual. The mesh therefore does not observe whether the members of *each
+pair* can resolve each other.
 """
 
 from __future__ import annotations
@@ -44,17 +46,17 @@ _ALL_ONES: Final = 0xFFFFFFFF
 _AT_ONCE: Final = 64
 """Number of packets that a source sends before it receives replies."""
 _SOURCES: Final = 32
-"""Number of sources after which the prober reads all sockets: each source sent to each socket."""
+"""Number of sources after which the prober reads all sockets; each source sends to all of them."""
 _ROOM: Final = 1 << 21
 
 _ARP: Final = struct.Struct("!6s6sHHHBBH6s4s6s4s")
 _ARP_TYPE, _ARP_REQUEST, _ARP_REPLY = 0x0806, 1, 2
 _FOUND_WITHIN: Final = 0.2
-"""Seconds to wait for an ARP reply; without it the kernel resolves the member."""
+"""Seconds to wait for an ARP reply; without a reply the kernel resolves the member."""
 
 
 class Member(NamedTuple):
-    """A member on the bridge: name, namespace and address."""
+    """A member of the mesh: its name, namespace and address on the bridge."""
 
     name: str
     space: NetNS
@@ -75,7 +77,7 @@ class Mesh(Mapping[Cell, Observation]):
         """Misdirected packets in words, by the number of their cell."""
 
     def kept(self, ttl: int) -> int:
-        """Return the number of cells whose request and reply arrived with this TTL."""
+        """Return the number of cells whose request and reply both arrived with this TTL."""
         if self.strays:
             return sum(
                 self.heard[at] == self.answered[at] == ttl and at not in self.strays
@@ -112,16 +114,17 @@ class Mesh(Mapping[Cell, Observation]):
 
 
 def ask(members: Sequence[Member], *, host: NetNS, bridge: str, control: NetNS) -> Mesh:
-    """Probe every pair once with a new `Prober` and return the outcomes."""
+    """Probe every pair once, with a new `Prober`, and return the outcomes."""
     with Prober(members, host=host, bridge=bridge, control=control) as prober:
         return prober.ask()
 
 
 class Prober:
-    """Prober with known MAC addresses and an open socket per member, for any number of meshes.
+    """Prober for any number of meshes, with known MAC addresses and an open socket per member.
 
-    `bridge` is the members' bridge in the `host`, `control` the namespace of control packets as in
-    `quiescence.Quiet`. To open and to close it take as long as a mesh of thirty members each.
+    `bridge` is the members' bridge in the `host`. `control` is the namespace of control packets, as
+    in `quiescence.Quiet`. Opening a prober takes as long as a mesh of thirty members, and so does
+    closing it.
     """
 
     def __init__(
@@ -131,7 +134,7 @@ class Prober:
         self._introduced = introduced(members, host=host, bridge=bridge)
 
     def ask(self) -> Mesh:
-        """Probe every pair and return the outcomes; silence is final when the host is quiet."""
+        """Probe every pair and return the outcomes; a reply is missing once the host is quiet."""
         asking = _Asking(self._members, self._sockets, self._out, self._in)
         asking.send()
         if not asking.complete:
@@ -158,7 +161,7 @@ class Prober:
 
 
 class _Asking:
-    """A mesh in progress: the sockets of all members and the results so far."""
+    """A pass over the mesh: the sockets of all members, and the outcomes so far."""
 
     def __init__(
         self, members: Sequence[Member], sockets: Sequence[socket.socket], out: Batch, into: Batch
@@ -180,11 +183,11 @@ class _Asking:
 
     @property
     def complete(self) -> bool:
-        """Whether every request and every reply has arrived."""
+        """True if every request and every reply has arrived."""
         return 0 not in self.mesh.heard and 0 not in self.mesh.answered
 
     def send(self) -> None:
-        """Send all requests, source by source, and receive meanwhile."""
+        """Send all requests, source by source, and receive packets in between."""
         total = len(self._sockets)
         for source, opened in enumerate(self._sockets):
             self._ask_as(source)
@@ -206,7 +209,7 @@ class _Asking:
             self._out.data[offset :: _ASKED.size] = bytes((octet,)) * total
 
     def gather(self) -> bool:
-        """Receive all packets that have arrived; return whether there was any."""
+        """Receive all packets that have arrived; return True if there was any."""
         heard = [self._hear(place) for place in range(len(self._sockets))]
         return any(heard)
 
@@ -238,7 +241,7 @@ class _Asking:
 def introduced(members: Sequence[Member], *, host: NetNS, bridge: str) -> Iterator[None]:
     """Give every member permanent neighbour entries of all members that reply to ARP.
 
-    The entries exist while the body runs.
+    The entries exist while the body of the `with` statement runs.
     """
     macs = found(members, host=host, bridge=bridge)
     known: dict[int, list[Request]] = {}
@@ -275,7 +278,7 @@ def _link(netlink: Netlink, address: IPv4Address) -> int | None:
 def found(members: Sequence[Member], *, host: NetNS, bridge: str) -> dict[IPv4Address, str]:
     """Return the MAC address of each member that replies to an ARP probe on the bridge.
 
-    An ARP probe creates no neighbour entry at the member (RFC 5227).
+    An ARP probe (RFC 5227) creates no neighbour entry at the member that receives it.
     """
     with host.entered(), Netlink() as netlink:
         own = rtnetlink.mac_bytes(rtnetlink_dump.link(netlink, bridge).mac)
@@ -315,7 +318,7 @@ _NAME: Final = struct.Struct("=HH4s8x")
 
 
 class _Header(ctypes.Structure):
-    """`struct msghdr`."""
+    """The structure `msghdr` of recvmsg(2)."""
 
     _fields_ = (
         ("name", ctypes.c_void_p),
@@ -329,13 +332,13 @@ class _Header(ctypes.Structure):
 
 
 class _Message(ctypes.Structure):
-    """`struct mmsghdr`: the header, and the length of the packet."""
+    """The structure `mmsghdr` of recvmmsg(2): the header, and the length of the packet."""
 
     _fields_ = (("header", _Header), ("length", ctypes.c_uint))
 
 
 class _Vector(ctypes.Structure):
-    """`struct iovec`."""
+    """The structure `iovec` of readv(2)."""
 
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
@@ -362,7 +365,7 @@ class Batch:
                 message.name_length = _NAME.size
 
     def send(self, descriptor: int, first: int, last: int) -> int:
-        """Send the packets from `first` up to `last` and return how many were sent.
+        """Send the packets of slots `first` to `last - 1`, and return how many were sent.
 
         Raises `OSError`.
         """
@@ -374,7 +377,7 @@ class Batch:
         return sent
 
     def receive(self, descriptor: int) -> memoryview:
-        """Return the received datagrams, one per slot; an empty view if none has arrived.
+        """Return the datagrams that have arrived, one per slot; an empty view if there are none.
 
         A shorter datagram is padded with zeros, a longer one is cut off. Raises `OSError`.
         """

@@ -1,4 +1,4 @@
-"""HTML page of the measurements: one self-contained file, rendered from the record alone."""
+"""HTML page of the measurements: one self-contained file, made from the JSON record alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WIDTH: Final = 100.0
 
 
 class Line(NamedTuple):
-    """A row of the page; `length` is that of its drawn bar, `limit` the position of its bound."""
+    """A row of the page; `length` is the length of the drawn bar, `limit` the bound's position."""
 
     name: str
     median: str
@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the page; `against` names the row to which ratios refer."""
+    """A table of the page; ratios refer to the row that `against` names."""
 
     title: str
     against: str

@@ -1,4 +1,7 @@
-"""Plot of costs by number of containers: both axes are logarithmic, slope 1 is linear growth."""
+"""Plot of costs by number of containers; both axes are logarithmic.
+
+A line of slope 1 is linear growth.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ Point = tuple[float, float]
 
 
 def growth(tables: Sequence[dict[str, Any]]) -> str:
-    """Return the SVG plot of a `bench.growth` record: seconds by containers, a line per figure."""
+    """Return the SVG plot of a `bench.growth` record, with a line for each figure.
+
+    The axes are seconds and containers.
+    """
     lines = _lines(tables)
     points = [point for line in lines.values() for point in line] or [(1.0, 1.0)]
     xs, ys = ([math.log10(point[axis]) for point in points] for axis in (0, 1))
@@ -64,7 +70,7 @@ def _lines(tables: Sequence[dict[str, Any]]) -> dict[str, list[Point]]:
 
 
 def _apart(wanted: dict[str, float]) -> dict[str, float]:
-    """Return vertical positions for labels, near the wanted ones and without overlaps."""
+    """Return vertical positions for labels, close to the wanted ones and without overlaps."""
     found: dict[str, float] = {}
     free = -math.inf
     for name in sorted(wanted, key=wanted.__getitem__):

@@ -1,7 +1,7 @@
-"""Wait for the kernel's deferred work, which would slow down the next measurement.
+"""Wait for work that the kernel does later and that would slow down the next measurement.
 
-The removal of a namespace returns before its links are gone. Each bridge in it takes the kernel 20
-to 30 ms with the rtnl lock held.
+When a namespace is removed, the kernel removes its links later. For each bridge it holds the rtnl
+lock for 20 to 30 ms.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ _BOUND: Final = 10.0
 
 
 def taken_apart() -> None:
-    """Wait until the kernel has removed all namespaces that ended before.
+    """Wait until the kernel has removed all namespaces that have ended so far.
 
-    The kernel removes namespaces in order. So the function makes a veth pair into a new namespace,
-    ends that namespace and waits until the link is gone. The caller must be allowed to make links.
-    The wait polls, because an idle processor wakes up slowly. Raises `TimeoutError` after 10 s.
+    The kernel removes namespaces in order. The function therefore makes a veth pair into a new
+    namespace, ends that namespace and waits until the link is gone. The caller needs the right to
+    create links. The function polls for the link, because an idle processor wakes up slowly. Raises
+    `TimeoutError` after 10 s.
     """
     name = f"bench{os.getpid()}"
     with Netlink() as netlink, NetNS.new() as gone:

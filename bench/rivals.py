@@ -1,4 +1,4 @@
-"""Runtimes to measure side by side, each in its own host."""
+"""Runtimes to compare in a measurement, each in its own host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FOR_ROOT: Final = ("podman", "docker")
 
 
 def there(names: Iterable[str]) -> Iterator[tuple[str, AdapterFactory]]:
-    """Yield the runtimes that can be measured here; print why others are skipped."""
+    """Yield the runtimes that can be measured on this machine; say why others are skipped."""
     for name in names:
         if name in _FOR_ROOT and in_user_namespace():
             print(f"{name} is skipped: it needs root outside a user namespace")

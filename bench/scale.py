@@ -1,10 +1,13 @@
-"""Many containers: `python -m bench.scale [CONTAINERS [AT_ONCE [CYCLES]]]`; 200, 50 and 1000.
+"""Bench of many containers: `python -m bench.scale [CONTAINERS [AT_ONCE [CYCLES]]]`.
 
-- CONTAINERS run at the same time on one bridge. The bench prints the time of the first and last
-  starts, the memory of a pid 1 and the time of a removal.
+The defaults are 200, 50 and 1000.
+
+- CONTAINERS containers run at the same time on one bridge. The bench prints the time of the first
+  and last starts, the memory of a pid 1 and the time of a removal.
 - AT_ONCE processes start a container at the same moment. All addresses must differ.
-- CYCLES starts and removals follow one another. The kernel's counters must be as before. Counters
-  of the whole machine are only printed; counters that nothing else changes are checked.
+- CYCLES starts and removals follow one another. Afterwards the kernel's counters must have their
+  old values. Only counters that no other process changes are checked; counters of the whole machine
+  are printed.
 """
 
 from __future__ import annotations
@@ -65,7 +68,7 @@ def _many(engine: Engine, number: int) -> None:
 
 
 def _private(pid: int) -> int:
-    """Return the process's private memory in KiB: proc_pid_smaps(5)."""
+    """Return the private memory of a process in KiB: proc_pid_smaps(5)."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
@@ -154,7 +157,7 @@ def _namespaces(pid: str) -> tuple[str, ...]:
 
 
 def _machine() -> dict[str, int]:
-    """Return the counters that other processes change too: printed, not checked."""
+    """Return the counters that other processes change too; they are printed, not checked."""
     found = {"open files": int(Path("/proc/sys/fs/file-nr").read_text().split()[0])}
     for line in Path("/proc/cgroups").read_text().splitlines()[1:2]:
         found["cgroups of the first hierarchy"] = int(line.split()[2])

@@ -1,9 +1,10 @@
 """Cost of the leak guard per test: `python -m bench.snapshot [ROUNDS]`.
 
 The guard takes a snapshot at the end of every test, and at the beginning only if a shared resource
-was created since. The containers of the reference plan run, as in most tests. The rival reads the
-state of the same three namespaces before and after as scripts do, with `ip`, `sysctl` and `nft`
-started through setns. Missing commands are skipped.
+was created since. The containers of the reference plan run during the measurement, as in most
+tests. The rival reads the state of the same three namespaces before and after a test, as scripts
+do, with `ip`, `sysctl` and `nft`. These commands are started through setns; missing ones are
+skipped.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Time of a container's start: `python -m bench.start [ROUNDS]`.
 
-The library is measured from the call to the return, when the network is complete and the command
-executes. One rival is a C program with the same system calls (`bench/reference/start.c`, built if a
-compiler is installed). The other is the minimum on any machine: `unshare` with the same namespaces,
-without file system and network.
+The figure is the time that the library's function takes. When it returns, the network is complete
+and the command executes. One rival is a C program with the same system calls
+(`bench/reference/start.c`, built if a compiler is installed). The other rival is `unshare` with the
+same namespaces, without file system and network. That is the minimum on any machine.
 
-The second table has the processor time of the same starts, of all processes except the container's
-command: a busy machine changes it less. The third has the number of pages that pid 1 touches for
-the first time, which a busy machine does not change. Such a page takes longer than a system call.
+The second table has the processor time of the same starts, summed over all processes except the
+container's command. Other load on the machine changes that time less. The third table has the
+number of memory pages that pid 1 touches for the first time, which other load does not change. The
+first access to a page takes longer than a system call.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from runtime.engine import Engine
 from runtime.records import ContainerRecord
 
 BAR = 3.0
-"""Bound on a start on a bridge, relative to the C program."""
+"""Bound on the time of a start on a bridge, as a multiple of the C program's time."""
 _C = "C, the same system calls"
 _UNSHARE = ("unshare", "--fork", "--pid", "--net", "--mount", "--uts", "--ipc", "--cgroup", "true")
 
@@ -92,7 +93,7 @@ def _compare(rounds: int, reference: str | None, scratch: str) -> int:
         os.mkdir(room)
         command = [str(reference), layer, room, "1"]
         extra = {"REFERENCE_USERXATTR": "1"} if in_user_namespace() else {}
-        with NetNS.new() as space, space.entered():  # it makes a bridge each time
+        with NetNS.new() as space, space.entered():  # each start makes a bridge
             said = subprocess.run(
                 command, check=True, stdout=subprocess.PIPE, env={**os.environ, **extra}
             )
@@ -124,7 +125,7 @@ def _compare(rounds: int, reference: str | None, scratch: str) -> int:
 
 
 def _own_time() -> float:
-    """Return the processor time of this process and its children that have ended, in seconds."""
+    """Return the processor time in seconds of this process and of its children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + used.ru_utime + used.ru_stime
 

@@ -1,4 +1,7 @@
-"""Measurements in turn, and their tables, which `python -m bench` also records."""
+"""Measurements of contestants that take turns, and tables of their figures.
+
+`python -m bench` records the tables too.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ RECORD: Final = "NETMODES_BENCH_RECORD"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Figures of a contestant, one per round."""
+    """The figures of one contestant, one for each round."""
 
     name: str
     figures: tuple[float, ...]
@@ -28,33 +31,33 @@ class Row:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
-        """Return the row that a record describes."""
+        """Return the row from its JSON record."""
         return cls(told["name"], tuple(told["figures"]), told["bar"], told["unit"])
 
     @property
     def median(self) -> float:
-        """The median."""
+        """The median of the figures."""
         return statistics.median(self.figures)
 
     def shown(self, figure: float) -> str:
-        """Return a figure as text in the unit of the row."""
+        """Return a figure as text, in the unit of the row."""
         return f"{figure * 1000:.1f}" if self.unit == "ms" else f"{figure:,.1f}"
 
     @property
     def more_is_better(self) -> bool:
-        """Whether the figures are rates."""
+        """True if the figures are rates, for which more is better."""
         return self.unit.endswith("/s")
 
     @property
     def promise(self) -> str:
-        """The bound in the unit of the row; an empty text without a bound."""
+        """The bound as text, in the unit of the row; an empty text without a bound."""
         if self.bar is None:
             return ""
         return f"{'≥' if self.more_is_better else '≤'} {self.shown(self.bar)}"
 
     @property
     def met(self) -> bool | None:
-        """Whether the median is within the bound; `None` without a bound."""
+        """True if the median is within the bound; `None` without a bound."""
         if self.bar is None:
             return None
         return self.median >= self.bar if self.more_is_better else self.median <= self.bar
@@ -68,11 +71,11 @@ def alternate(
     unit: str = "ms",
     before: Callable[[], object] = bool,
 ) -> list[Row]:
-    """Run the contestants in turn and return a row for each.
+    """Run the contestants in turn, and return a row for each of them.
 
-    Each runs `rounds` times, after `warm_up` rounds that do not count. A contestant returns its
-    figure, so that it can exclude set-up and clean-up. `before` is called before each contestant
-    and waits for work that the previous contestant left to the kernel.
+    Each contestant runs `rounds` times, after `warm_up` rounds that are not counted. A contestant
+    returns its figure, so that the figure can exclude set-up and clean-up. `before` is called
+    before each contestant. It waits for work that the previous contestant left to the kernel.
     """
     taken: dict[str, list[float]] = {name: [] for name, _ in contestants}
     for number in range(warm_up + rounds):
@@ -85,14 +88,14 @@ def alternate(
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Return the seconds that `work` takes."""
+    """Return the duration of `work` in seconds."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def show(title: str, rows: Sequence[Row], *, against: str | None = None) -> None:
-    """Print a table: median, minimum, maximum, and the ratio of medians to `against`."""
+    """Print a table of the rows: median, minimum, maximum, and the ratio to the row `against`."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,8 +1,9 @@
-"""Cost and kernel waits of a run: `python -m bench.waits [ROUNDS [SUITE…]]`.
+"""Processor time and kernel waits of a test run: `python -m bench.waits [ROUNDS [SUITE…]]`.
 
-All figures are seconds. Processor times are of the whole machine: stop everything else. A wait is
-the sum over all processes in uninterruptible sleep, sampled every 50 ms. Only root may read the
-kernel stacks (proc_pid_stack(5)); without root the waits are missing.
+All figures are seconds. Processor times include the whole machine, so stop all other work. The
+figure of a wait is the time that processes spend in uninterruptible sleep for it, summed over all
+processes and sampled every 50 ms. Only root may read the kernel stacks (proc_pid_stack(5)); for
+other users the waits are missing.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main() -> int:
 
 
 def watched(command: Sequence[str]) -> dict[str, float]:
-    """Run a command and return its wall-clock, processor and kernel sleep times."""
+    """Run a command and return its wall-clock time, processor times and kernel waits in seconds."""
     seen: Counter[str] = Counter()
     began, (user, kernel) = time.monotonic(), _processors()
     looks = 0
@@ -73,14 +74,14 @@ def watched(command: Sequence[str]) -> dict[str, float]:
 
 
 def _processors() -> tuple[float, float]:
-    """Return the seconds of all processors in user mode and in kernel mode: proc_stat(5)."""
+    """Return the user-mode and the kernel-mode seconds of all processors: proc_stat(5)."""
     with open("/proc/stat", encoding="ascii") as file:
         user, nice, system, _, _, hard, soft, *_ = map(int, file.readline().split()[1:])
     return (user + nice) / USER_HZ, (system + hard + soft) / USER_HZ
 
 
 def _waiting() -> list[str]:
-    """Return the name in `WAITS` of each process in uninterruptible sleep that has one."""
+    """Return the names of the kernel waits (`WAITS`) in which processes sleep uninterruptibly."""
     found = []
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:

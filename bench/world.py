@@ -1,8 +1,8 @@
 """Time to build and to remove a world: `python -m bench.world [ROUNDS]`.
 
 The rival makes the same namespaces, bridges and veth pairs with one `ip -batch`, as a careful shell
-script would. It makes no addresses, routes, services and host process, and is skipped if `ip` is
-missing.
+script would. It makes no addresses, no routes, no services and no host process. The rival is
+skipped if `ip` is missing.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _with_ip() -> float:
 
 
 def _batch(topology: Topology) -> list[str]:
-    """Return the topology as `ip -batch` lines."""
+    """Return the topology as input lines of `ip -batch`."""
     chain = routers(topology)
     names = ["host", "lan", *chain, "internet", "attacker", "ns1", "ns2"]
     lines = [f"netns add {name}" for name in names]

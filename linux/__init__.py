@@ -1,7 +1,7 @@
-"""Interfaces of the Linux kernel that runtime and harness share: system calls and netlink.
+"""Access to the Linux kernel for runtime and harness: system calls and netlink.
 
-The package imports only the standard library, does not depend on its users, and keeps no state.
-docs/decisions/0002-one-package-for-the-kernel.md compares it with pyroute2, in figures.
+The package imports only the standard library, neither runtime nor harness, and keeps no state.
+docs/decisions/0002-one-package-for-the-kernel.md has measurements that compare it with pyroute2.
 """
 
 __all__ = [

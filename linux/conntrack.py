@@ -1,8 +1,8 @@
 """Connection tracking through ctnetlink: list, watch and delete flows.
 
-Only the first packet of a flow traverses the nat rules, and their decision is valid for the life
-of the flow. After a change of rules, the flows that the new rules would translate differently are
-therefore deleted. Source: linux/netfilter/nfnetlink_conntrack.h.
+Only the first packet of a flow traverses the nat rules; their decision applies to the flow until it
+ends. When rules change, the runtime therefore deletes the flows that the new rules would translate
+differently. Source: linux/netfilter/nfnetlink_conntrack.h.
 
 pyroute2 is not used because it decodes every attribute of every flow. The runtime deletes flows
 at every start and stop with published ports, and the leak guard reads them around every test.
@@ -40,7 +40,7 @@ _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 
 
 class FlowTuple(NamedTuple):
-    """One direction of a flow. Ports are 0 where the protocol has none."""
+    """One direction of a flow; ports are 0 if the protocol has none."""
 
     source: Address
     destination: Address
@@ -50,7 +50,7 @@ class FlowTuple(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """One flow: its first packet as it arrived, and a reply as it arrives.
+    """A flow: the addresses of its first packet, and the addresses that a reply arrives with.
 
     Without address translation `reply` is `original` reversed.
     """
@@ -58,51 +58,52 @@ class Flow(NamedTuple):
     original: FlowTuple
     reply: FlowTuple
     handle: bytes
-    """The flow as a request identifies it: tuple, zone and ID."""
+    """The attributes by which a request identifies the flow: tuple, zone and ID."""
 
     @property
     def addresses(self) -> set[Address]:
-        """All addresses of the flow, before and after translation."""
+        """The addresses of both directions of the flow, before and after translation."""
         ends = (self.original, self.reply)
         return {item for end in ends for item in (end.source, end.destination)}
 
 
 def port_mark(number: int) -> bytes:
-    """Encode a destination port, as a mark for `matcher`."""
+    """Encode a destination port as a byte pattern for `matcher`."""
     return attr(_DESTINATION_PORT, number.to_bytes(2, "big"))
 
 
 def protocol_mark(number: int) -> bytes:
-    """Encode a protocol, as a mark for `matcher`."""
+    """Encode a protocol number as a byte pattern for `matcher`."""
     return attr(_NUMBER, bytes([number]))
 
 
 def matcher(marks: Iterable[bytes]) -> Callable[[bytes], object]:
-    """Return a function that searches the kernel's encoding of a flow for any of the marks."""
+    """Return a function that searches the kernel's encoding of a flow for any of the patterns."""
     return re.compile(b"|".join(map(re.escape, marks)), re.DOTALL).search
 
 
 class Conntrack:
-    """The flows of one namespace. Use it as a context manager, or `close` it."""
+    """The flows of one namespace; use it as a context manager, or `close` it."""
 
     def __init__(self, netns: NetNS | None = None) -> None:
         self._netlink = Netlink(netns, protocol=NETLINK_NETFILTER)
 
     def count(self) -> int:
-        """Return the number of flows, which is a cheap query."""
+        """Return the number of flows, which the kernel knows without a walk of its table."""
         request = Request(_SUBSYSTEM << 8 | _GET_STATS, 0, bytes(4), "count flows")
         (answer,) = self._netlink.ask(request)
         return int.from_bytes(dict(attributes(answer, 4))[_ENTRIES], "big")
 
     def all(self) -> list[Flow]:
-        """Return every flow of both families; the kernel walks its whole table for milliseconds."""
+        """Return every flow, IPv4 and IPv6; the kernel's walk of its table takes milliseconds."""
         return [read_flow(answer) for answer in self.raw()]
 
     def marked(self, *marks: bytes) -> list[Flow]:
-        """Return the flows whose encoding contains any of the marks; the others are not decoded.
+        """Return the flows whose encoding contains any of the patterns; others are not decoded.
 
-        A mark is an address in network order, or made by `port_mark` and `protocol_mark`.
-        Its bytes may occur in other fields too, so the caller checks the flows.
+        A pattern is an address in network byte order, or the result of `port_mark` or
+        `protocol_mark`. The bytes of a pattern may occur in other fields too, so the caller has to
+        check the flows.
         """
         if not marks:
             return []
@@ -120,7 +121,7 @@ class Conntrack:
         return iter(self._netlink.dump(_SUBSYSTEM << 8 | _GET, bytes(4), "list flows"))
 
     def has(self, body: bytes) -> bool:
-        """Return True if the flow of an encoding still exists, without a walk of the table."""
+        """Return True if a flow, given by its encoding, still exists; this walks no table."""
         flow = read_flow(body)
         request = Request(_SUBSYSTEM << 8 | _GET, 0, flow.handle, f"look up {flow.original}")
         try:
@@ -132,7 +133,7 @@ class Conntrack:
         return read_flow(answer).handle == flow.handle
 
     def forget(self, flows: Iterable[Flow]) -> None:
-        """Delete flows; their next packet counts as a first one again."""
+        """Delete flows; the next packet of each is again the first packet of a new flow."""
         self._netlink.send(
             [
                 Request(_SUBSYSTEM << 8 | _DELETE, 0, flow.handle, f"forget {flow.original}")
@@ -153,7 +154,7 @@ class Conntrack:
 
 
 def read_flow(answer: bytes) -> Flow:
-    """Decode a flow of a reply or a notification."""
+    """Decode a flow from the body of a reply or a notification."""
     found = dict(attributes(answer, 4))
     original, reply = _ends(found[_ORIGINAL]), _ends(found[_REPLY])
     head = struct.pack(">BBH", address_family(original.source.version), 0, 0)
@@ -192,10 +193,10 @@ class FlowWatch:
     it.
 
     The notifications are incomplete. The kernel does not announce the end of a flow that is older
-    than the watch, nor the begin of a flow whose first packet a bridge floods to its own host
-    (br_nf_local_in in br_netfilter_hooks.c confirms it without an event). The cache is therefore
-    compared with the number of flows. If they differ, or if notifications were lost, all flows
-    are dumped.
+    than the watch. It does not announce a new flow either if a bridge floods the first packet to
+    its own host: br_nf_local_in in br_netfilter_hooks.c confirms the flow without an event. The
+    cache size is therefore compared with the kernel's number of flows. If they differ, or if
+    notifications were lost, all flows are read again.
     """
 
     def __init__(self, netns: NetNS) -> None:
@@ -214,11 +215,11 @@ class FlowWatch:
                 self._netlink.join(_ENDED_FLOWS)
                 self._known = self._dump()
             self._unannounced = set(self._known or ())
-            """IDs of flows whose begin was not announced; their end may not be announced either."""
+            """IDs of flows that were not announced; their end may not be announced either."""
             self._resources = stack.pop_all()
 
     def marked(self, *marks: bytes) -> list[Flow]:
-        """Return flows as `Conntrack.marked` does, and expired ones that are not collected yet."""
+        """Return the flows of `Conntrack.marked`, and expired flows that the kernel still has."""
         if not marks:
             return []
         with self._lock:
@@ -238,7 +239,7 @@ class FlowWatch:
         return known.values()
 
     def _complete(self) -> dict[bytes, bytes] | None:
-        """Return the cache if it is complete."""
+        """Return the cache if it is complete, `None` otherwise."""
         for _ in range(2):  # the second pass includes flows that ended during the first
             self._update()
             known = self._known
@@ -249,7 +250,7 @@ class FlowWatch:
             ]:
                 self._remove(name)
             count = self._conntrack.count()
-            # A flow that ended before the count would hide one whose begin was not announced.
+            # A flow that ended before the count would hide a new flow that was not announced.
             if not self._update() and len(known) == count:
                 return known
         return None
@@ -263,7 +264,7 @@ class FlowWatch:
             self._known.pop(name, None)
 
     def _update(self) -> bool:
-        """Apply pending notifications, and return whether there were any."""
+        """Apply pending notifications, and return True if there were any."""
         while True:
             try:
                 events = self._netlink.notifications()
@@ -283,7 +284,7 @@ class FlowWatch:
         return bool(events)
 
     def fileno(self) -> int:
-        """Return the descriptor, which becomes readable with a notification."""
+        """Return the descriptor, which becomes readable when a notification arrives."""
         return self._netlink.fileno()
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Netlink sockets that send many requests in one system call.
 
-The kernel handles the messages of one `sendmsg` in order and reports each one that fails. A whole
-batch therefore costs two system calls, and an error still names the failed request, with the
-kernel's explanation (extended acknowledgements, netlink(7)).
+The kernel handles the messages of one `sendmsg` in order and reports each message that fails. A
+whole batch of requests therefore costs two system calls. An error still names the failed request,
+and has the kernel's explanation (extended acknowledgements, netlink(7)).
 
 pyroute2 is not used because it waits for the reply to each request, and because its import costs
 more than starting a container.
@@ -62,7 +62,7 @@ _LARGE: Final = 4 << 20
 
 
 class NetlinkError(OSError):
-    """The kernel refused a request; `what` describes the request."""
+    """The kernel refused a request; `what` describes that request."""
 
     def __init__(self, errno: int, what: str, explanation: str = "") -> None:
         reason = os.strerror(errno) + (f" ({explanation})" if explanation else "")
@@ -71,12 +71,12 @@ class NetlinkError(OSError):
         self.explanation = explanation
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the constructor's arguments; `OSError` would pass its message for `what`."""
+        """Pickle the constructor's arguments; `OSError` itself would pass the message as `what`."""
         return type(self), (self.errno, self.what, self.explanation), self.__dict__
 
 
 class Request(NamedTuple):
-    """One message: its type, flags beyond REQUEST and ACK, body, and its description."""
+    """A netlink message: type, flags in addition to REQUEST and ACK, body, and a description."""
 
     kind: int
     flags: int
@@ -91,7 +91,7 @@ def attr(kind: int, payload: bytes) -> bytes:
 
 
 def nest(kind: int, *attributes: bytes) -> bytes:
-    """Encode an attribute that holds attributes."""
+    """Encode an attribute whose payload is other attributes."""
     return attr(kind | _NESTED, b"".join(attributes))
 
 
@@ -106,17 +106,17 @@ def u32(kind: int, value: int) -> bytes:
 
 
 def be32(kind: int, value: int) -> bytes:
-    """Encode an attribute of four bytes in network order; negative values as two's complement."""
+    """Encode an attribute of four bytes in network order; negative values in two's complement."""
     return attr(kind, struct.pack(">I", value & 0xFFFFFFFF))
 
 
 def text(kind: int, value: str) -> bytes:
-    """Encode a NUL-terminated string."""
+    """Encode an attribute that is a NUL-terminated string."""
     return attr(kind, value.encode() + b"\0")
 
 
 def number(payload: bytes) -> int:
-    """Decode an unsigned value in host order, of any length."""
+    """Decode an unsigned number in host byte order, of any length."""
     return int.from_bytes(payload, sys.byteorder)
 
 
@@ -125,7 +125,8 @@ def attributes(
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the attributes of a message body from `offset` on, as (type, payload).
 
-    With `only`, yield those of some types: a link has fifty, and each is a copy.
+    With `only`, yield just the attributes of these types. This saves time: a link has fifty
+    attributes, and each payload is copied.
     """
     unpack, end = _ATTR.unpack_from, len(data)
     while offset + 4 <= end:
@@ -141,8 +142,8 @@ def attributes(
 class Netlink:
     """A netlink socket inside one namespace.
 
-    It is opened in `netns` (the caller's own when `None`) and usable from any other. With `fd`
-    the object takes over an open socket.
+    The socket is opened in `netns`, by default the caller's namespace, and threads in any namespace
+    may use it. With `fd` the object takes over an open socket.
     """
 
     def __init__(
@@ -171,10 +172,11 @@ class Netlink:
         self._roomy = False
 
     def send(self, requests: Iterable[Request], *, missing_ok: bool = False) -> None:
-        """Send a batch and wait until it is carried out.
+        """Send a batch of requests and wait until the kernel has handled all of them.
 
-        All requests are tried; then the first failure is raised as `NetlinkError`. With
-        `missing_ok` a missing object (ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL) is not a failure.
+        A failure does not stop the later requests. Afterwards the first failure is raised as
+        `NetlinkError`. With `missing_ok` a missing object (ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL) is
+        not a failure.
         """
         batch = list(requests)
         if not batch:
@@ -186,8 +188,8 @@ class Netlink:
     def send_transaction(self, requests: Sequence[Request]) -> None:
         """Send an nfnetlink transaction: begin marker, requests, commit marker.
 
-        The kernel replies to a marker only when it refuses the transaction as a whole. The first
-        failure is raised; nothing has then changed.
+        The kernel replies to a marker only when it refuses the transaction as a whole. If a request
+        fails, nothing is changed, and the first failure is raised as `NetlinkError`.
         """
         begin, *inner, commit = range(len(requests))
         if not inner:
@@ -198,11 +200,12 @@ class Netlink:
     def _transact(
         self, batch: Sequence[Request], *, answered: int, final: Collection[int] = ()
     ) -> list[NetlinkError]:
-        """Send a batch and collect its errors, up to the reply to one request.
+        """Send a batch and return the errors of its requests, up to the reply to one of them.
 
-        Errors arrive without ACK flags and in order. One acknowledgement therefore shows that
-        there are no further errors, and a batch of any length fits the receive buffer. An error
-        of a request in `final` is also the last one.
+        The kernel sends errors in order, also for requests without the flag ACK. One
+        acknowledgement therefore shows that no further errors follow, and the replies to a batch of
+        any length fit the receive buffer. After an error of a request in `final` no reply follows
+        either.
         """
         first = self._sequence + 1
         self._sequence += len(batch)
@@ -218,7 +221,7 @@ class Netlink:
             for kind, flags, sequence, body in self._messages():
                 index = sequence - first
                 if kind != _NLMSG_ERROR or not 0 <= index < len(batch):
-                    continue  # left by an interrupted call
+                    continue  # left by an interrupted request
                 if error := _error(batch[index], flags, body):
                     errors.append(error)
                 if index == answered or index in final:
@@ -250,7 +253,7 @@ class Netlink:
     def ask(self, request: Request) -> list[bytes]:
         """Send one query and return the bodies of all replies, in order.
 
-        A dump that a change has interrupted (NLM_F_DUMP_INTR) is repeated, so that the result is
+        If a change interrupts a dump (NLM_F_DUMP_INTR), the dump is repeated, so that the result is
         one consistent state.
         """
         acknowledge = 0 if request.flags & NLM_F_DUMP else NLM_F_ACK
@@ -273,7 +276,7 @@ class Netlink:
                 return answers
 
     def dump(self, kind: int, body: bytes, what: str) -> list[bytes]:
-        """Return all objects of a kind, as `ask` does."""
+        """Return all objects of a kind: the bodies of the replies to a dump."""
         return self.ask(Request(kind, NLM_F_DUMP, body, what))
 
     def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:
@@ -294,7 +297,8 @@ class Netlink:
     def notifications(self) -> list[tuple[int, bytes]]:
         """Return the pending notifications as (type, body), without waiting.
 
-        Raises `OSError` (ENOBUFS) once when some were lost because the socket was full.
+        Raises `OSError` (ENOBUFS) once if notifications were lost because the socket's buffer was
+        full.
         """
         found: list[tuple[int, bytes]] = []
         self._socket.setblocking(False)
@@ -307,7 +311,7 @@ class Netlink:
             self._socket.setblocking(True)
 
     def _make_room(self) -> None:
-        """Enlarge the buffers for long batches and their replies."""
+        """Enlarge the socket's buffers for long batches and for the replies to them."""
         if not self._roomy:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LARGE)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LARGE)
@@ -339,7 +343,7 @@ def _message(request: Request, sequence: int, flags: int) -> bytes:
 
 
 def _error(request: Request, flags: int, body: bytes) -> NetlinkError | None:
-    """Return the error in the body of a reply; `None` for an acknowledgement."""
+    """Return the error in the body of a reply, or `None` if the reply is an acknowledgement."""
     code = -int.from_bytes(body[:4], sys.byteorder, signed=True)
     if not code:
         return None

@@ -1,11 +1,11 @@
-"""Handles on network namespaces (create, find, enter, compare), and their sysctls.
+"""Handles on network namespaces: create, find, enter and compare; and sysctls of a namespace.
 
-A handle is an open file descriptor, so the namespace lives at least as long as the handle, even
-without processes. Entering moves only the calling *thread*. A socket stays in the namespace in
-which it was opened, so one process can hold sockets in a thousand namespaces.
+A handle is an open file descriptor, so the namespace exists at least as long as the handle, even
+without processes. To enter a namespace moves only the calling *thread*. A socket stays in the
+namespace in which it was opened, so one process can have sockets in a thousand namespaces.
 
-pyroute2 is not used: its `NetNS` is a netlink socket in a namespace and not a handle on it, and
-it has no sysctls.
+pyroute2 is not used. Its `NetNS` is a netlink socket in a namespace and not a handle on the
+namespace, and it has no functions for sysctls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OWN = "/proc/thread-self/ns/net"
 
 
 class NetNS:
-    """A network namespace. Close it, or use it as a context manager."""
+    """Handle on a network namespace; close it, or use it as a context manager."""
 
     __slots__ = ("fd", "id")
 
@@ -47,7 +47,7 @@ class NetNS:
 
     @classmethod
     def new(cls) -> Self:
-        """Create a namespace; the caller stays in its own."""
+        """Create a namespace and return its handle; the calling thread stays in its namespace."""
         home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             unshare(CLONE_NEWNET)
@@ -60,7 +60,7 @@ class NetNS:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Run the body with the calling thread inside this namespace."""
+        """Run the body of the `with` statement with the calling thread inside this namespace."""
         home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             setns(self.fd, CLONE_NEWNET)
@@ -79,7 +79,7 @@ class NetNS:
             return socket.socket(family, kind, protocol)
 
     def close(self) -> None:
-        """Close the handle; a second call does nothing."""
+        """Close the handle; closing it again has no effect."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -101,15 +101,15 @@ class NetNS:
 
 
 def sysctl_path(key: str) -> str:
-    """Return the file of a sysctl."""
+    """Return the path of a sysctl's file below /proc/sys."""
     # Dots separate; an interface name with a dot is written with a slash (sysctl.d(5)).
     return "/proc/sys/" + key.translate(str.maketrans("./", "/."))
 
 
 def write_sysctls(netns: NetNS, values: Mapping[str, str | int]) -> None:
-    """Set sysctls such as `net.ipv4.ip_forward`; `OSError` names the refused one.
+    """Set sysctls such as `net.ipv4.ip_forward`; `OSError` names the refused sysctl.
 
-    An empty value clears a list or a mask.
+    An empty value clears a sysctl that is a list or a mask.
     """
     with netns.entered():
         for key, value in values.items():
@@ -121,7 +121,7 @@ def write_sysctls(netns: NetNS, values: Mapping[str, str | int]) -> None:
 
 
 def read_sysctls(netns: NetNS, keys: Iterable[str]) -> dict[str, str]:
-    """Return the values of sysctls, white space folded; `OSError` names a missing one."""
+    """Return the values of sysctls, with white space folded; `OSError` names a missing sysctl."""
     found = {}
     with netns.entered():
         for key in keys:

@@ -1,9 +1,9 @@
-"""Traces of single packets through nftables: `nft monitor trace`, in Python.
+"""Traces of single packets through nftables, as `nft monitor trace` prints them.
 
-A `Tracer` adds a table to a namespace, first at prerouting and output, whose rules mark matching
-packets with `meta nftrace`. The kernel then reports to a netlink group each rule and each policy
-that such a packet traverses. The mark stays on the packet until it leaves the namespace. Rules of
-legacy iptables (not iptables-nft) are not reported.
+A `Tracer` adds a table to a namespace. The table's chains come first at the hooks prerouting and
+output, and their rules set `meta nftrace` on matching packets. The kernel then reports each rule
+and each policy that such a packet traverses to a netlink group. The setting stays on the packet
+until the packet leaves the namespace. Rules of legacy iptables (not iptables-nft) are not reported.
 
 Source: linux/netfilter/nf_tables.h (NFTA_TRACE_…), nft(8) "meta nftrace". pyroute2 is not used
 because it has neither traces nor owned tables.
@@ -34,7 +34,7 @@ from linux.nftables import (
 )
 
 _EARLIEST: Final = -1000
-"""Priority of the tracer's chains: before raw (-300) and everything before it."""
+"""Priority of the tracer's chains: before raw (-300) and all chains before raw."""
 
 _GROUP: Final = 9  # NFNLGRP_NFTRACE
 _MSG_TRACE: Final = 10 << 8 | 17
@@ -64,12 +64,12 @@ _HOOKS: Final[dict[str, tuple[Hook, ...]]] = {
 
 
 class TraceStep(NamedTuple):
-    """One step of a marked packet in one namespace.
+    """One step of a traced packet through the rules of one namespace.
 
-    `kind` is `rule`, `policy` (a base chain's, at its end) or `return`. `handle` is the
-    rule's, 0 for a policy. `packet` numbers the packet within the namespace. `head` is its
-    network header and the begin of its transport header, which the kernel reports once
-    for each base chain. `iif` and `oif` are indexes of links.
+    `kind` is `rule`, `policy` (the policy at the end of a base chain) or `return`. `handle` is the
+    handle of the rule, 0 for a policy. `packet` identifies the packet within the namespace. `head`
+    has the packet's network header and the first bytes of its transport header; the kernel reports
+    it once for each base chain. `iif` and `oif` are link indexes.
     """
 
     family: str
@@ -85,12 +85,12 @@ class TraceStep(NamedTuple):
 
 
 def port_from(first: int, which: int) -> list[Expression]:
-    """Match a source port (`which` is 0) or destination port (2) of at least `first`."""
+    """Match a port of at least `first`: the source port (`which` is 0) or destination port (2)."""
     return transport(which, struct.pack(">H", first), op=_AT_LEAST)
 
 
 def _arp() -> list[Expression]:
-    """Match ARP frames, in a table of the family bridge."""
+    """Match ARP frames; for a table of the bridge family."""
     load = expression("meta", be32(1, _REGISTER), be32(2, _META_PROTOCOL))
     return [load, compare(_ETH_P_ARP)]
 
@@ -101,10 +101,10 @@ def _mark() -> list[Expression]:
 
 
 class Tracer:
-    """A trace of ARP, and of packets that match one of `flows`, in a namespace.
+    """Trace of the ARP frames in a namespace, and of the packets that match one of `flows`.
 
-    Close it, or use it as a context manager. Its socket owns its tables, so the kernel
-    removes them with the socket. Raises `OSError` where the kernel refuses.
+    Close the tracer, or use it as a context manager. Its socket owns its tables, so the kernel
+    removes the tables when the socket is closed. Raises `OSError` if the kernel refuses the tables.
     """
 
     def __init__(self, netns: NetNS, flows: Sequence[Sequence[Expression]], *, name: str) -> None:
@@ -131,7 +131,7 @@ class Tracer:
                 yield add_rule(table, hook, flow, _mark())
 
     def steps(self) -> list[TraceStep]:
-        """Return the steps since the last call, without those of the tracer's own rules."""
+        """Return the steps since the last request, except those of the tracer's own rules."""
         found = []
         for kind, body in self._events.notifications():
             if kind == _MSG_TRACE:

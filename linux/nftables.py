@@ -1,12 +1,12 @@
 """nftables through netlink: tables, chains and rules, without the `nft` binary.
 
-A change is one transaction, applied completely or not at all (nfnetlink batch). A rule is a list
-of expressions made by the small functions below, each named after the words of `nft`. `comment`
-goes into the rule's user data, where `nft list ruleset` shows it and `rules()` reads it
-(linux/netfilter/nf_tables.h).
+A change is one transaction, applied completely or not at all (nfnetlink batch). A rule is a list of
+expressions. The small functions below make expressions; each is named after the keyword of `nft`.
+The comment of a rule is written to the rule's user data (linux/netfilter/nf_tables.h). `nft list
+ruleset` shows it, and `rules()` returns it.
 
-pyroute2 is not used because it has no owned tables, and because the runtime writes rules at every
-start on a bridge, in less time than the import of pyroute2.
+pyroute2 is not used because it has no owned tables. Also, the runtime writes rules at every start
+on a bridge, and that takes less time than the import of pyroute2.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _VERDICTS: Final = {"accept": 1, "drop": 0, "return": -5, "jump": -3}
 PROTOCOLS: Final = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
 _REJECT_RESET, _REJECT_ICMP = 1, 2
 _REJECTIONS: Final[tuple[Rejection, ...]] = get_args(Rejection)
-"""The codes of NFT_REJECT_ICMPX, in order, before the reset."""
+"""The kinds of rejection: the NFT_REJECT_ICMPX codes in order, then the TCP reset."""
 _NAME_LENGTH: Final = 16
 
 
@@ -67,7 +67,7 @@ def expression(name: str, *data: bytes) -> Expression:
 
 
 def compare(value: bytes, *, op: int = _EQ) -> Expression:
-    """Compare the first register with a value (NFT_CMP_…)."""
+    """Compare the loaded value (first register) with `value`; `op` is an NFT_CMP_… constant."""
     return expression("cmp", be32(1, _REGISTER), be32(2, op), nest(3, attr(1, value)))
 
 
@@ -100,17 +100,17 @@ def _interface(key: str, name: str, *, op: int) -> list[Expression]:
 
 
 def iifname(name: str, *, is_not: bool = False) -> list[Expression]:
-    """Match the input interface; `docker*` matches a prefix."""
+    """Match the name of the input interface; `docker*` matches a prefix."""
     return _interface("iifname", name, op=_NEQ if is_not else _EQ)
 
 
 def oifname(name: str, *, is_not: bool = False) -> list[Expression]:
-    """Match the output interface."""
+    """Match the name of the output interface; `docker*` matches a prefix."""
     return _interface("oifname", name, op=_NEQ if is_not else _EQ)
 
 
 def family(version: int) -> list[Expression]:
-    """Match IPv4 or IPv6; needed before addresses in an `inet` table."""
+    """Match IPv4 or IPv6 packets; an `inet` table needs this before a match of addresses."""
     return [_meta("nfproto"), compare(bytes([2 if version == 4 else 10]))]
 
 
@@ -128,19 +128,19 @@ def _address(network: Network, offset: int, *, op: int) -> list[Expression]:
 
 
 def saddr(network: Network, *, is_not: bool = False) -> list[Expression]:
-    """Match source addresses in `network`."""
+    """Match packets with a source address in `network`."""
     offset = 12 if network.version == 4 else 8
     return _address(network, offset, op=_NEQ if is_not else _EQ)
 
 
 def daddr(network: Network, *, is_not: bool = False) -> list[Expression]:
-    """Match destination addresses in `network`."""
+    """Match packets with a destination address in `network`."""
     offset = 16 if network.version == 4 else 24
     return _address(network, offset, op=_NEQ if is_not else _EQ)
 
 
 def transport(offset: int, value: bytes, *, op: int = _EQ) -> list[Expression]:
-    """Match bytes at an offset of the transport header; put `l4proto` before it."""
+    """Match bytes of the transport header at an offset; put `l4proto` before it."""
     return [_payload(_TRANSPORT_HEADER, offset, len(value)), compare(value, op=op)]
 
 
@@ -160,12 +160,12 @@ def icmp_type(number: int) -> list[Expression]:
 
 
 def ct_state(*states: str) -> list[Expression]:
-    """Match connection states: new, established, related, invalid, untracked."""
+    """Match conntrack states: new, established, related, invalid, untracked."""
     return _ct(_CT_STATE, sum(_CT_BITS[state] for state in states))
 
 
 def ct_dnat() -> list[Expression]:
-    """Match connections with a rewritten destination, as through a published port."""
+    """Match flows with a translated destination, such as those through a published port."""
     return _ct(_CT_STATUS, _DNATED)
 
 
@@ -188,7 +188,7 @@ def counter() -> list[Expression]:
 
 
 def masquerade() -> list[Expression]:
-    """Rewrite the source to the address of the output interface."""
+    """Rewrite the source address to the address of the output interface."""
     return [expression("masq")]
 
 
@@ -223,9 +223,9 @@ def _decide(*data: bytes) -> list[Expression]:
 
 
 def reject(how: Rejection = "port-unreachable") -> list[Expression]:
-    """Reject with an ICMP error of the packet's family (`inet` tables).
+    """Reject the packet with an ICMP error of its own family; works in `inet` tables.
 
-    `tcp-reset` rejects with a RST instead; put `l4proto("tcp")` before it.
+    With `tcp-reset` the packet is rejected with a TCP reset; put `l4proto("tcp")` before it.
     """
     if how == "tcp-reset":
         return [expression("reject", be32(1, _REJECT_RESET))]
@@ -259,14 +259,14 @@ def set_port(
 
 
 class Table(NamedTuple):
-    """A table: family (`inet`, `ip`, `ip6`, `bridge`, …) and name."""
+    """A table, identified by its family (`inet`, `ip`, `ip6`, `bridge`, …) and its name."""
 
     family: str
     name: str
 
 
 class Rule(NamedTuple):
-    """A rule of the kernel: its chain, handle and comment."""
+    """A rule as the kernel reports it: its chain, handle and comment."""
 
     chain: str
     handle: int
@@ -282,18 +282,18 @@ def _request(kind: int, flags: int, body: bytes, what: str) -> Request:
 
 
 def add_table(table: Table, *, owned: bool = False) -> Request:
-    """Create a table; an existing one stays as it is.
+    """Create a table; an existing table stays as it is.
 
-    An `owned` table belongs to the socket that sends the request: no other socket can change it,
-    not even by a flush of the ruleset, and the kernel removes it when the last process closes the
-    socket. Linux 5.12 and later.
+    An `owned` table belongs to the socket that sends the request: no other socket can change the
+    table, not even by a flush of the ruleset. The kernel removes the table when the last process
+    closes that socket. This needs Linux 5.12 or later.
     """
     data = _body(table, text(1, table.name), be32(2, _OWNED if owned else 0))
     return _request(_NEWTABLE, NLM_F_CREATE, data, f"add table {table.name}")
 
 
 def del_table(table: Table) -> Request:
-    """Remove a table with everything in it."""
+    """Remove a table with all its chains and rules."""
     return _request(_DELTABLE, 0, _body(table, text(1, table.name)), f"remove table {table.name}")
 
 
@@ -311,7 +311,7 @@ def add_chain(
     kind: Literal["filter", "nat", "route"] = "filter",
     policy: Literal["accept", "drop"] = "accept",
 ) -> Request:
-    """Create a chain; with a `hook` it is a base chain of that `priority` (lower is earlier)."""
+    """Create a chain; with a `hook`, a base chain with `priority` (lower numbers run earlier)."""
     data = [text(1, table.name), text(3, name)]
     if hook is not None:
         data.append(nest(4, be32(1, _HOOKS[hook]), be32(2, priority)))
@@ -323,7 +323,7 @@ def add_chain(
 def add_rule(
     table: Table, chain: str, *parts: Iterable[Expression], comment: str = "", first: bool = False
 ) -> Request:
-    """Add a rule at the end of a chain, or as its `first`."""
+    """Add a rule at the end of a chain, or with `first` at its beginning."""
     data = [text(1, table.name), text(2, chain)]
     data.append(nest(4, *(expression for part in parts for expression in part)))
     if comment:
@@ -341,13 +341,13 @@ def del_rule(table: Table, rule: Rule) -> Request:
 
 
 class Nft:
-    """The nftables of one namespace, or (`fd`) of the namespace of an open netlink socket."""
+    """The nftables of a namespace, or with `fd` of the namespace of an open netlink socket."""
 
     def __init__(self, netns: NetNS | None = None, *, fd: int | None = None) -> None:
         self._netlink = Netlink(netns, protocol=NETLINK_NETFILTER, fd=fd)
 
     def fileno(self) -> int:
-        """Return the descriptor of the socket, which owns owned tables."""
+        """Return the descriptor of the socket that owns the owned tables."""
         return self._netlink.fileno()
 
     def apply(self, requests: Sequence[Request]) -> None:
@@ -367,11 +367,11 @@ class Nft:
         return found
 
     def rules(self, table: Table) -> list[Rule]:
-        """Return every rule of a table in order; none when the table does not exist."""
+        """Return every rule of a table in order; an empty list if the table does not exist."""
         return [rule for rule, _ in self.expressions(table)]
 
     def expressions(self, table: Table) -> list[tuple[Rule, bytes]]:
-        """Return every rule of a table with its encoded expressions."""
+        """Return every rule of a table, each with its encoded expressions."""
         found = []
         body, what = _body(table, text(1, table.name)), f"list rules of {table.name}"
         for answer in self._netlink.dump(_SUBSYSTEM << 8 | _GETRULE, body, what):
@@ -394,7 +394,7 @@ class Nft:
 
 
 def comment_of(userdata: bytes) -> str:
-    """Return the comment in a rule's user data (NFTA_RULE_USERDATA), `""` without one."""
+    """Return the comment in a rule's user data (NFTA_RULE_USERDATA); `""` if there is none."""
     offset = 0
     while offset + 2 <= len(userdata):
         kind, length = userdata[offset], userdata[offset + 1]

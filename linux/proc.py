@@ -1,4 +1,4 @@
-"""Processes and files of /proc: stat fields, pidfds, small files, watches on files.
+"""Functions for processes and files of /proc: stat, pidfds, small files, watches on files.
 
 pyroute2 has no functions for these.
 """
@@ -13,9 +13,9 @@ from linux.syscalls import check, libc
 
 
 def ended_within(handle: int, milliseconds: int | None) -> bool:
-    """Wait for the end of the process behind a pidfd; return False after a timeout.
+    """Wait until the process of a pidfd ends; return False if it does not end in time.
 
-    Pid 1 of a pid namespace ends after every other process in it (pid_namespaces(7)).
+    Pid 1 of a pid namespace ends after every other process in that namespace (pid_namespaces(7)).
     """
     poll = select.poll()
     poll.register(handle, select.POLLIN)
@@ -23,7 +23,7 @@ def ended_within(handle: int, milliseconds: int | None) -> bool:
 
 
 def pidfd(pid: int, born: int) -> int | None:
-    """Open a pidfd of the process with that pid and start time; `None` when it has ended."""
+    """Open a pidfd of the process with that pid and start time; `None` if the process has ended."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -35,18 +35,18 @@ def pidfd(pid: int, born: int) -> int | None:
 
 
 def process_born(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot; 0 for a zombie or none."""
+    """Return a process's start time in clock ticks since boot; 0 for a zombie or no process."""
     return born(f"/proc/{pid}")
 
 
 class ProcessStat(NamedTuple):
-    """Fields of a process in `/proc/PID/stat`: proc_pid_stat(5).
+    """The fields of `/proc/PID/stat` for one process: proc_pid_stat(5).
 
-    `ended` is true for a zombie. `terminal` is a device number, `flags` are PF_… of
-    linux/sched.h, `faults` the minor page faults, `pending` the pending signals as a bit set.
-    `ticks` (processor time) and `born` (start since boot) are in clock ticks; `born`
-    distinguishes processes with the same pid. `arguments` are begin and end of the command line
-    in memory; zeros without permission.
+    `ended` is true for a zombie. `terminal` is a device number, `flags` are PF_… of linux/sched.h,
+    `faults` the minor page faults, `pending` the pending signals as a bit set. `ticks` (processor
+    time) and `born` (start since boot) are in clock ticks; `born` distinguishes processes with the
+    same pid. `arguments` are the addresses in memory where the command line begins and ends; both
+    are 0 without permission to read them.
     """
 
     command: bytes
@@ -62,7 +62,7 @@ class ProcessStat(NamedTuple):
 
     @classmethod
     def of(cls, process: str) -> Self:
-        """Read `stat` of a process; `FileNotFoundError` or `ProcessLookupError` if it ended."""
+        """Read `stat` of a process; `FileNotFoundError` or `ProcessLookupError` if it has ended."""
         # The command may contain spaces and parentheses; the fields follow the last parenthesis.
         command, _, rest = read(f"{process}/stat").partition(b"(")[2].rpartition(b")")
         state, *fields = rest.split()
@@ -82,9 +82,10 @@ class ProcessStat(NamedTuple):
 
 
 def born(process: str) -> int:
-    """Return when a process started; 0 when it has ended, even as a zombie.
+    """Return the start time of a process; 0 if it has ended, even if it is a zombie.
 
-    A process that may not be read belongs to another user, so its pid was reused: 0 too.
+    A process that the caller may not read belongs to another user. Its pid was then reused, and the
+    result is 0 too.
     """
     try:
         found = ProcessStat.of(process)
@@ -110,12 +111,12 @@ def read(path: str) -> bytes:
 
 
 def write(path: str, data: bytes, *, mode: int = 0o666) -> None:
-    """Write a file; `mode`, less the umask, is that of a new one."""
+    """Write a file; `mode`, reduced by the umask, is the mode of a new file."""
     _put(path, data, os.O_CREAT | os.O_TRUNC, mode)
 
 
 def overwrite(path: str, data: bytes) -> None:
-    """Write into an existing file without truncating it, as /proc and /sys require."""
+    """Write to an existing file without truncating it, which /proc and /sys require."""
     _put(path, data, 0, 0)
 
 
@@ -166,7 +167,8 @@ class FileWatch:
 def protocol_available(name: str) -> bool:
     """Return True if `/proc/net/protocols` lists a protocol such as `SCTP`.
 
-    A kernel module that is not loaded does not count, and is not loaded by this call.
+    A protocol whose kernel module is not loaded is not listed. The function does not load the
+    module.
     """
     with open("/proc/thread-self/net/protocols", encoding="ascii") as file:
         return any(line.split(maxsplit=1)[0] == name for line in file)

@@ -1,14 +1,14 @@
-"""Waiting until links carry packets and addresses receive them.
+"""Wait until links carry packets and addresses can receive them.
 
-A veth end that is brought up before its peer gets its queue from a kernel worker (link watch)
-after the peer is up, on a busy machine up to a second later. Until then it drops all packets.
-Since Linux 6.8 a query for that one link makes the kernel catch up at once; a dump of all links
-does not.
+A veth end may be brought up before its peer. Then a kernel worker (link watch) activates its queue
+after the peer is up, on a busy machine up to a second later. Until then the veth end drops all
+packets. Since Linux 6.8 a query for that one link makes the kernel activate the queue at once; a
+dump of all links does not.
 
-An added IPv6 address gets its route in the table `local` from another worker (addrconf_dad_work
-in net/ipv6/addrconf.c), even without duplicate address detection. That takes tens of milliseconds
-on a busy machine. Until then bind(2) and sending work, but packets to the address are dropped
-(Ip6InAddrErrors). No query makes the kernel catch up.
+An added IPv6 address gets its route in the table `local` from another worker (addrconf_dad_work in
+net/ipv6/addrconf.c), even without duplicate address detection. That takes tens of milliseconds on a
+busy machine. Until then bind(2) and sending work, but packets to the address are dropped
+(Ip6InAddrErrors). No query makes the kernel add the route earlier.
 
 pyroute2 is not used because `mydocker run` waits here, in less time than the import of pyroute2
 takes.
@@ -46,10 +46,10 @@ def await_ready(
 ) -> Links:
     """Wait until links carry packets, addresses are usable, and bridge ports forward.
 
-    The function checks the addresses of links with a carrier and a global IPv6 address; the other
-    links do not use IPv6. It sleeps on the kernel's notifications and returns the links that are
-    up. With `afresh` unresolved neighbour entries are removed, so that their resolution starts
-    again. Raises `NeverReady` after `bound` seconds.
+    The function checks the IPv6 addresses of links that have a carrier and a global IPv6 address;
+    other links do not use IPv6. It sleeps until the kernel sends a notification, and returns the
+    links that are up. With `afresh` unresolved neighbour entries are removed, so that their
+    resolution starts again. Raises `NeverReady` after `bound` seconds.
     """
     deadline = time.monotonic() + bound
     found: dict[NetNS, list[rtnetlink_dump.Link]] = {}
@@ -80,7 +80,7 @@ def _unready(space: NetNS, found: dict[NetNS, list[rtnetlink_dump.Link]], *, afr
         late = [link.name for link in by_index.values() if link.carrier and not link.running]
         for name in late:
             with contextlib.suppress(NetlinkError):  # removed meanwhile
-                rtnetlink_dump.link(netlink, name)  # makes the kernel catch up
+                rtnetlink_dump.link(netlink, name)  # makes the kernel activate the queue
     if late:
         return f"link {late[0]} has a carrier but does not forward frames yet"
     for link in by_index.values():
@@ -98,15 +98,15 @@ def _unready(space: NetNS, found: dict[NetNS, list[rtnetlink_dump.Link]], *, afr
             continue
         if item.tentative:
             return f"address {address} of {of.name} is still tentative"
-        # The address has then also joined its solicited-node group. A solicitation before that is
-        # repeated only a second later.
+        # Then the link has also joined the solicited-node group of the address. A solicitation that
+        # is sent before that is lost, and repeated only a second later.
         if address.version == 6 and address.ip not in local:
             return f"address {address} of {of.name} accepts no packets yet"
     return ""
 
 
 def forget_unresolved(netlink: Netlink) -> None:
-    """Remove the unresolved neighbour entries of a namespace, with the packets that wait."""
+    """Remove the unresolved neighbour entries of a namespace, and the packets queued for them."""
     forgotten = [
         rtnetlink.del_neighbour(entry.ifindex, entry.address)
         for entry in unresolved_neighbours(netlink)
@@ -124,7 +124,7 @@ BOUND: Final = 5.0
 
 
 def await_carrier(netlink: Netlink, names: Iterable[str], *, bound: float = BOUND) -> None:
-    """Wait until every link in `names` has its carrier; `TimeoutError` names the one without."""
+    """Wait until every link in `names` has a carrier; `TimeoutError` names a link without one."""
     deadline = time.monotonic() + bound
     for name in names:
         while not rtnetlink_dump.link(netlink, name).running:
@@ -136,9 +136,9 @@ def await_carrier(netlink: Netlink, names: Iterable[str], *, bound: float = BOUN
 
 
 def await_local(netlink: Netlink, addresses: Iterable[Address], *, bound: float = BOUND) -> None:
-    """Wait until packets to each address are received; `TimeoutError` names the one without.
+    """Wait until each address can receive packets; `TimeoutError` names one that cannot.
 
-    IPv4 addresses receive at once and are not checked.
+    IPv4 addresses can receive packets at once and are not checked.
     """
     deadline = time.monotonic() + bound
     for address in addresses:

@@ -1,10 +1,11 @@
 """Requests of rtnetlink(7) that change links, addresses, routes and neighbours.
 
-Each function returns a `Request` for `Netlink.send`. The caller may choose the interface index of
-a new link, so that all requests about it fit one batch. `linux.rtnetlink_dump` reads the results.
+Each function returns a `Request` for `Netlink.send`. The caller may choose the interface index of a
+new link. Then one batch can have all requests about that link. `linux.rtnetlink_dump` reads the
+kernel's state.
 
-pyroute2 is not used so that the network of a container or a world takes a few batches: through
-pyroute2 a world takes four times as long.
+pyroute2 is not used because it waits for the reply to each request. Here a few batches create the
+network of a container or a world; with pyroute2 a world takes four times as long.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ RTPROT_STATIC: Final = 4
 
 
 def mac_bytes(mac: str) -> bytes:
-    """Return the six bytes of `02:42:…`; `ValueError` for any other text."""
+    """Return the six bytes of a MAC such as `02:42:…`; `ValueError` for any other text."""
     octets = bytes.fromhex(mac.replace(":", ""))
     if len(octets) != 6:
         raise ValueError(f"{mac!r} is not a MAC address")
@@ -106,9 +107,10 @@ def mac_text(octets: bytes) -> str:
 
 
 class LinkOptions(TypedDict, total=False):
-    """Attributes of a link. `netns` is a descriptor of the namespace that it goes to.
+    """Attributes of a link to create or change.
 
-    `master` is the index of its bridge, 0 to release a bridge port.
+    `netns` is a descriptor of the namespace to which the link moves. `master` is the index of the
+    bridge of which the link becomes a port; 0 removes the link from its bridge.
     """
 
     index: int
@@ -148,7 +150,7 @@ def _new_link(
 
 
 def add_bridge(name: str, /, **options: Unpack[LinkOptions]) -> Request:
-    """Create a bridge without spanning tree, whose ports forward at once; up by default."""
+    """Create a bridge without spanning tree, whose ports forward at once; by default it is up."""
     data = u32(IFLA_BR_STP_STATE, 0) + u32(IFLA_BR_FORWARD_DELAY, 0)
     return _new_link(f"add bridge {name}", "bridge", data, {"up": True, **options, "name": name})
 
@@ -163,11 +165,11 @@ def add_veth(
     peer_mac: str | None = None,
     **options: Unpack[LinkOptions],
 ) -> Request:
-    """Create a veth pair in one message: both ends placed and named, the near end up.
+    """Create a veth pair in one message: both ends get a name and a namespace; the near end is up.
 
-    The peer cannot be brought up in this message: the kernel opens it before the two ends are
-    connected (ENOTCONN), so this takes a request in the peer's namespace. The same applies to its
-    master.
+    The message cannot bring the peer up, because the kernel would open the peer before the two ends
+    are connected (ENOTCONN). That takes another request in the peer's namespace. The same holds for
+    the peer's master.
     """
     mtu = options.get("mtu")
     far = link_body(index=peer_index, name=peer, mtu=mtu, mac=peer_mac, netns=peer_netns)
@@ -185,46 +187,49 @@ def add_link(
     data: bytes = b"",
     **options: Unpack[LinkOptions],
 ) -> Request:
-    """Create a link of any kind (`dummy`, `macvlan`, …); `data` are attributes of the kind."""
+    """Create a link of any kind (`dummy`, `macvlan`, …) with the kind's attributes `data`."""
     more = u32(IFLA_LINK, parent) if parent is not None else b""
     return _new_link(f"add {kind} link {name}", kind, data, {**options, "name": name}, more)
 
 
 def set_link(index: int, /, **options: Unpack[LinkOptions]) -> Request:
-    """Change a link, found by its name if `index` is 0; otherwise the name is its new name."""
+    """Change the link with this `index`; its name becomes `name`.
+
+    If `index` is 0, the link is found by its name.
+    """
     options["index"] = index
     what = f"change link {options.get('name') or index}"
     return Request(RTM_NEWLINK, 0, link_body(**options), what)
 
 
 def isolate_port(index: int, *, isolated: bool = True) -> Request:
-    """Isolate a bridge port from every other isolated port, also for raw Ethernet."""
+    """Isolate a bridge port from every other isolated port, also for frames without IP."""
     body = LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
     body += nest(IFLA_PROTINFO, u8(IFLA_BRPORT_ISOLATED, isolated))
     return Request(RTM_SETLINK, 0, body, f"isolate bridge port {index}")
 
 
 def no_link_local(name: str) -> Request:
-    """Give a link no IPv6 link-local address: a bridge port needs none."""
+    """Keep the kernel from adding an IPv6 link-local address to a link, such as a bridge port."""
     mode = u8(8, 1)  # IFLA_INET6_ADDR_GEN_MODE: none
     body = link_body(name=name) + nest(IFLA_AF_SPEC, nest(socket.AF_INET6, mode))
     return Request(RTM_SETLINK, 0, body, f"keep {name} without a link-local address")
 
 
 def hairpin_port(index: int, *, on: bool = True) -> Request:
-    """Let a bridge port send frames back through the port from which they came."""
+    """Let a bridge port send frames back through the port on which they arrived."""
     body = LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0)
     body += nest(IFLA_PROTINFO, u8(IFLA_BRPORT_MODE, on))
     return Request(RTM_SETLINK, 0, body, f"hairpin on bridge port {index}")
 
 
 def del_link(name: str) -> Request:
-    """Remove a link by name; with a veth end its peer is removed."""
+    """Remove a link by name; for a veth end the kernel also removes its peer."""
     return Request(RTM_DELLINK, 0, link_body(name=name), f"remove link {name}")
 
 
 def del_group(group: int) -> Request:
-    """Remove every link of a group, in one step."""
+    """Remove every link of a link group in one request."""
     body = link_body(group=group)
     return Request(RTM_DELLINK, 0, body, f"remove the links of group {group}")
 
@@ -244,7 +249,7 @@ def _address_body(index: int, address: Interface, flags: int = 0) -> bytes:
 
 
 def add_address(index: int, address: Interface, *, nodad: bool = True) -> Request:
-    """Add an address; IPv6 by default without duplicate address detection, usable at once."""
+    """Add an address; by default IPv6 skips duplicate address detection and is usable at once."""
     body = _address_body(index, address, IFA_F_NODAD if nodad and address.version == 6 else 0)
     if address.version == 4 and address.network.prefixlen < 31:
         body += attr(4, address.network.broadcast_address.packed)  # IFA_BROADCAST
@@ -292,7 +297,7 @@ def add_route(
     source: Address | None = None,
     replace: bool = False,
 ) -> Request:
-    """Add a unicast route; `None` is the default route, whose family is that of `via`."""
+    """Add a unicast route; `None` as `destination` means a default route of the family of `via`."""
     body = _route_body(destination, via=via, oif=oif, table=table, source=source, kind=_UNICAST)
     flags = NLM_F_CREATE | NLM_F_REPLACE if replace else _NEW
     what = f"add route {destination or 'default'} via {via or f'link {oif}'}"
@@ -300,7 +305,7 @@ def add_route(
 
 
 def add_blackhole(network: Network) -> Request:
-    """Add a blackhole route: packets to `network` are dropped silently."""
+    """Add a blackhole route: the kernel drops packets to `network` without an ICMP error."""
     body = _route_body(network, kind=_BLACKHOLE)
     return Request(RTM_NEWROUTE, _NEW, body, f"add blackhole {network}")
 
@@ -312,9 +317,9 @@ def del_route(destination: Network | None, *, via: Address) -> Request:
 
 
 def add_rule(family: Literal[4, 6], *, iif: str, table: int, priority: int) -> Request:
-    """Add a policy rule: packets with the input interface `iif` use `table` (ip-rule(8)).
+    """Add a policy rule: packets from the input interface `iif` use the routing table `table`.
 
-    `iif` `lo` matches packets that this namespace sends itself.
+    The input interface `lo` matches packets that the namespace itself sends (ip-rule(8)).
     """
     body = RULE.pack(address_family(family), 0, 0, 0, 0, _TO_TABLE, 0)
     body += text(_FRA_IIFNAME, iif) + u32(_FRA_PRIORITY, priority) + u32(_FRA_TABLE, table)
@@ -331,7 +336,7 @@ def add_neighbour(index: int, address: Address, mac: str) -> Request:
 
 
 def add_proxy(index: int, address: Address) -> Request:
-    """Reply to ARP or NDP on a link for an address of another link (ip-neighbour(8), proxy)."""
+    """Make a link reply to ARP or NDP for an address of another link (ip-neighbour(8), proxy)."""
     body = NEIGH.pack(address_family(address.version), index, 0, NTF_PROXY, 0) + attr(
         NDA_DST, address.packed
     )

@@ -1,10 +1,9 @@
 """Queries of rtnetlink(7): links, addresses, routes, neighbours, route lookups.
 
-Each dump becomes small named tuples. `linux.rtnetlink` has the requests that change them.
+Each query returns small named tuples. `linux.rtnetlink` has the requests that change the objects.
 
-pyroute2 is not used because the leak guard dumps three namespaces around every test and
-`probe.quiescence` all of them around every matrix: a dump through pyroute2 takes ten times as
-long.
+pyroute2 is not used because its dumps take ten times as long. The leak guard dumps three namespaces
+around every test, and `probe.quiescence` dumps all namespaces around every matrix.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ Links = Mapping[NetNS, Sequence["Link"]]
 
 _IFLA_CARRIER, _IFLA_LINK_NETNSID, _IFLA_EXT_MASK = 33, 37, 29
 _LEAN: Final = u32(_IFLA_EXT_MASK, 8)
-"""RTEXT_FILTER_SKIP_STATS: the statistics take longer than all the rest."""
+"""RTEXT_FILTER_SKIP_STATS: statistics take longer than all other attributes together."""
 FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _RTM_GETNSID: Final = 90
 _NETNSA_NSID, _NETNSA_FD = 1, 3
@@ -67,12 +66,12 @@ _OF_A_LINK: Final = frozenset(
 class Link(NamedTuple):
     """One interface.
 
-    `master` is the index of its bridge. `peer` is the index of a veth's other end or of a
-    macvlan's parent; if that is in another namespace, `peer_nsid` is its number for that
-    namespace. `port_state` is a bridge port's (`BR_STATE_…`). `carrier` is set at once,
-    `running` only by the kernel's work queue; until then a new veth's state is unknown, for
-    which the kernel sets IFF_RUNNING. `resolves` is False on `lo` and tunnels, which have no
-    neighbours.
+    `master` is the index of the bridge that the interface is a port of. `peer` is the index of a
+    veth's other end or of a macvlan's parent. If the peer is in another namespace, `peer_nsid` is
+    the number by which the link's namespace knows that namespace. `port_state` is the state of a
+    bridge port (`BR_STATE_…`). The kernel sets `carrier` at once, but `running` only in a work
+    queue. Until then the state of a new veth end is unknown, and for an unknown state the kernel
+    reports IFF_RUNNING. `resolves` is False for `lo` and tunnels, which have no neighbours.
     """
 
     ifindex: int
@@ -92,7 +91,7 @@ class Link(NamedTuple):
 
 
 class LinkAddress(NamedTuple):
-    """One address of an interface; `tentative` during duplicate address detection."""
+    """An address of an interface; `tentative` is True during duplicate address detection."""
 
     ifindex: int
     address: Interface
@@ -101,7 +100,7 @@ class LinkAddress(NamedTuple):
 
 
 class Route(NamedTuple):
-    """One route of the main table. `destination` is `None` for the default route."""
+    """A route; `destination` is `None` for a default route."""
 
     destination: Network | None
     via: Address | None
@@ -110,7 +109,7 @@ class Route(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """One neighbour entry; `state` as NUD_… bits."""
+    """A neighbour entry; `state` is a set of NUD_… bits."""
 
     ifindex: int
     address: Address
@@ -125,12 +124,12 @@ def links(netlink: Netlink) -> list[Link]:
 
 
 def link(netlink: Netlink, name: str) -> Link:
-    """Return one interface by name; `NetlinkError` (ENODEV) when it does not exist."""
+    """Return an interface by its name; `NetlinkError` (ENODEV) if there is none."""
     return links_named(netlink, [name])[0]
 
 
 def links_named(netlink: Netlink, names: Sequence[str]) -> list[Link]:
-    """Return several interfaces by name; `NetlinkError` (ENODEV) for the first missing one.
+    """Return several interfaces by name; `NetlinkError` (ENODEV) names the first missing one.
 
     A query by name makes the kernel update the link's carrier first (`linux.readiness`).
     """
@@ -179,7 +178,7 @@ def _read_link(data: bytes) -> Link:
 
 
 def nsid(netlink: Netlink, other: NetNS) -> int | None:
-    """Return the socket namespace's number for another namespace; `None` without one."""
+    """Return the number that the socket's namespace has for another namespace, or `None`."""
     body = bytes(4) + u32(_NETNSA_FD, other.fd)
     (answer,) = netlink.ask(Request(_RTM_GETNSID, 0, body, f"look up {other!r}"))
     found = number(dict(attributes(answer, 4))[_NETNSA_NSID])
@@ -187,7 +186,7 @@ def nsid(netlink: Netlink, other: NetNS) -> int | None:
 
 
 def addresses(netlink: Netlink, *, index: int | None = None) -> list[LinkAddress]:
-    """Return every address of the namespace, or of one link."""
+    """Return every address of the namespace, or only those of one link."""
     found = [
         read_address(answer)
         for family in FAMILIES
@@ -197,13 +196,13 @@ def addresses(netlink: Netlink, *, index: int | None = None) -> list[LinkAddress
 
 
 def addresses_request(family: int) -> Request:
-    """Return the request for the addresses of one family, for `dump_family`."""
+    """Return the request that lists the addresses of one family, for `dump_family`."""
     body = rtnetlink.ADDR.pack(family, 0, 0, 0, 0)
     return Request(rtnetlink.RTM_GETADDR, NLM_F_DUMP, body, "list addresses")
 
 
 def routes_request(family: int, kind: int = 0) -> Request:
-    """Return the request for the routes of one family, or of one kind, for `dump_family`."""
+    """Return the request that lists the routes of one family, or of one kind, for `dump_family`."""
     body = rtnetlink.ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0)
     return Request(rtnetlink.RTM_GETROUTE, NLM_F_DUMP, body, "list routes")
 
@@ -211,9 +210,10 @@ def routes_request(family: int, kind: int = 0) -> Request:
 def dump_family(netlink: Netlink, request: Request) -> list[bytes]:
     """Return the replies to a dump of one family.
 
-    For a dump of all families the kernel takes the lock of all links (RTNL), which the removal of
-    a bridge holds for a long time; for IPv4 or IPv6 alone it does not (Linux 6.10). A kernel
-    without IPv6 replies to a dump of IPv6 with all families, so other families are filtered out.
+    For a dump of all families the kernel takes the lock of all links (RTNL), which the removal of a
+    bridge holds for a long time. For a dump of IPv4 or IPv6 alone, Linux 6.10 does not take this
+    lock. A kernel without IPv6 replies to a dump of IPv6 with all families, so the function filters
+    other families out.
     """
     return [answer for answer in netlink.ask(request) if answer[0] == request.body[0]]
 
@@ -232,9 +232,9 @@ def read_address(message: bytes) -> LinkAddress:
 
 
 def local_addresses(netlink: Netlink) -> set[IPv6Address]:
-    """Return the IPv6 addresses that receive packets: the routes of kind `local`.
+    """Return the IPv6 addresses that can receive packets, from the routes of kind `local`.
 
-    A new address is among them only some time after it was added (`linux.readiness`).
+    A new address gets its route some time after it was added (`linux.readiness`).
     """
     answers = dump_family(netlink, routes_request(socket.AF_INET6, _LOCAL))
     found = (attributes(answer, rtnetlink.ROUTE.size, (rtnetlink.RTA_DST,)) for answer in answers)
@@ -244,10 +244,11 @@ def local_addresses(netlink: Netlink) -> set[IPv6Address]:
 def routes(
     netlink: Netlink, *, table: int = rtnetlink.MAIN_TABLE, every_kind: bool = False
 ) -> list[Route]:
-    """Return the routes of one table, both families.
+    """Return the IPv4 and IPv6 routes of one table.
 
-    The multicast and link-local routes that IPv6 has on every link are left out. Returns only
-    unicast routes, or routes of every kind: blackhole and prohibit too.
+    The multicast and link-local routes that IPv6 has on every link are left out. By default the
+    result has only unicast routes; with `every_kind` it also has others, such as blackhole and
+    prohibit routes.
     """
     found = []
     for family in FAMILIES:
@@ -269,7 +270,7 @@ def routes(
 
 
 def links_with_ra_routes(netlink: Netlink) -> list[str]:
-    """Return the names of links with a route from a router advertisement (RFC 4861)."""
+    """Return the names of the links with a route from a router advertisement (RFC 4861)."""
     indexes = set[int]()
     for answer in dump_family(netlink, routes_request(socket.AF_INET6)):
         if rtnetlink.ROUTE.unpack_from(answer)[5] == _RTPROT_RA:
@@ -296,7 +297,7 @@ def neighbours(netlink: Netlink, *, state: int = 0) -> Iterator[Neighbour]:
 
 
 def proxied_addresses(netlink: Netlink) -> set[Address]:
-    """Return the single addresses for which the namespace is a proxy of ARP or NDP."""
+    """Return the addresses for which the namespace replies to ARP or NDP as a proxy."""
     body = rtnetlink.NEIGH.pack(socket.AF_UNSPEC, 0, 0, rtnetlink.NTF_PROXY, 0)
     answers = netlink.dump(rtnetlink.RTM_GETNEIGH, body, "list proxied neighbours")
     found = (attributes(answer, rtnetlink.NEIGH.size, (rtnetlink.NDA_DST,)) for answer in answers)
@@ -310,22 +311,23 @@ def _interface(packed: bytes, prefix: int) -> Interface:
 
 
 def _neighbour_tables(netlink: Netlink) -> Iterator[tuple[int, dict[int, bytes]]]:
-    """Yield family and attributes of each neighbour table (RTM_GETNEIGHTBL, rtnetlink(7)).
+    """Yield the family and the attributes of each neighbour table of the kernel.
 
-    All namespaces share the tables, their limit (`gc_thresh3`) and their counts.
+    The query is RTM_GETNEIGHTBL (rtnetlink(7)). All namespaces share the tables, their limit
+    `gc_thresh3` and their counts.
     """
     for answer in netlink.dump(_RTM_GETNEIGHTBL, bytes(4), "list neighbour tables"):
         yield answer[0], dict(attributes(answer, 4))
 
 
 def neighbour_overflows(netlink: Netlink) -> int:
-    """Return how often a neighbour table of the machine was full, both families."""
+    """Return how often the machine's neighbour tables were full, for IPv4 and IPv6 together."""
     found = (fields.get(_NDTA_STATS, b"") for _, fields in _neighbour_tables(netlink))
     return sum(number(stats[_TABLE_FULLS : _TABLE_FULLS + 8]) for stats in found)
 
 
 def proxied_requests(netlink: Netlink) -> set[int]:
-    """Return the IP versions with a queued neighbour request that a proxy will reply to.
+    """Return the IP versions with queued neighbour requests to which a proxy will reply.
 
     Each version has one queue for all namespaces.
     """
@@ -348,9 +350,9 @@ REFUSALS: Final = {
 
 
 class RouteLookup(NamedTuple):
-    """Result of a route lookup: `local`, or through link number `oif` to neighbour `via`.
+    """Result of a route lookup: a `local` packet, or the link index `oif` and the neighbour `via`.
 
-    `refused` is the reason when there is no route; the other fields are then meaningless.
+    `refused` is the reason why there is no route; then the other fields have no meaning.
     """
 
     refused: str = ""
@@ -362,9 +364,9 @@ class RouteLookup(NamedTuple):
 def route_to(
     netlink: Netlink, to: Address, *, source: Address | None = None, iif: int | None = None
 ) -> RouteLookup:
-    """Look up the route of a packet that the namespace sends, or that arrived through `iif`.
+    """Look up the route of a packet that the namespace sends, or that arrives at link `iif`.
 
-    Raises `NetlinkError` when the query itself is invalid, such as one for an unknown link.
+    Raises `NetlinkError` if the query itself is invalid, for example if it names an unknown link.
     """
     family = rtnetlink.address_family(to.version)
     bits = to.max_prefixlen
@@ -402,10 +404,10 @@ _LINKS: Final = 1
 
 
 class LinkWatch:
-    """A cache of a namespace's links, updated by notifications.
+    """Cache of a namespace's links, updated by the kernel's notifications.
 
-    Close it, or use it as a context manager. It keeps the namespace alive, and a forked
-    child must not use it.
+    Close the watch, or use it as a context manager. An open watch keeps the namespace alive. A
+    forked child must not use the watch.
     """
 
     def __init__(self, netns: NetNS) -> None:
@@ -418,7 +420,7 @@ class LinkWatch:
             self._resources = stack.pop_all()
 
     def links(self) -> list[Link]:
-        """Return the current links as `links` does."""
+        """Return the current links, the same as the function `links`."""
         if self._changed() or self._found is None:
             self._found = None  # in case the dump fails
             self._found = links(self._queries)
@@ -434,7 +436,7 @@ class LinkWatch:
             return True
 
     def fileno(self) -> int:
-        """Return the descriptor, which becomes readable with a notification."""
+        """Return the descriptor, which becomes readable when a notification arrives."""
         return self._events.fileno()
 
     def close(self) -> None:

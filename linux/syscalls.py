@@ -1,11 +1,12 @@
-"""System calls that Python 3.11 lacks, each with the reason.
+"""System calls that Python 3.11 does not have.
 
-`os.unshare` and `os.setns` exist from Python 3.12; this module replaces them on every version, so
-that there is only one implementation. Functions are named after their system calls (section 2 of
-the manual), and raise `OSError` with the errno, the name of the call and its arguments.
+`os.unshare` and `os.setns` exist since Python 3.12. Callers use the functions of this module on
+every version of Python, so that there is only one implementation. Functions are named after their
+system calls (section 2 of the manual). They raise `OSError` with the errno, the name of the system
+call and its arguments.
 
-pyroute2 is not used because it wraps few of these calls, and its import costs more than starting
-a container.
+pyroute2 is not used because it has few of these system calls, and its import costs more than
+starting a container.
 """
 
 from __future__ import annotations
@@ -77,19 +78,19 @@ def check(result: int, what: str) -> int:
 
 
 def unshare(flags: int) -> None:
-    """Move the caller into new namespaces.
+    """Move the calling process into new namespaces.
 
-    A new user namespace needs a process with one thread (EINVAL otherwise); a
-    new pid namespace holds the children, not the caller.
+    A new user namespace needs a process with only one thread (otherwise EINVAL). A new pid
+    namespace is that of later children, not of the caller.
     """
     check(libc.unshare(flags), f"unshare({flags:#x})")
 
 
 def setns(fd: int, flags: int = 0) -> None:
-    """Enter the namespace behind `fd`, or several of a pidfd's at once.
+    """Enter the namespace of `fd`, or several namespaces of the process of a pidfd at once.
 
-    Works on the calling thread. A mount namespace can only be entered by a
-    thread that shares its root and working directory with no other.
+    Only the calling thread enters. It can enter a mount namespace only if it shares its root and
+    working directory with no other thread.
     """
     check(libc.setns(fd, flags), f"setns({fd}, {flags:#x})")
 
@@ -97,14 +98,14 @@ def setns(fd: int, flags: int = 0) -> None:
 def sethostname(name: str) -> None:
     """Set the hostname of the caller's UTS namespace.
 
-    Python has this call only in `socket`, whose import takes milliseconds.
+    Python has this function only in `socket`, whose import takes milliseconds.
     """
     raw = os.fsencode(name)
     check(libc.sethostname(raw, ctypes.c_size_t(len(raw))), f"sethostname({name})")
 
 
 def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
-    """Mount, bind or change the propagation of a mount."""
+    """Mount a file system, bind a directory, or change the propagation of a mount."""
     result = _mount(
         os.fsencode(source) if source else None,
         os.fsencode(target),
@@ -117,14 +118,15 @@ def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str 
 
 
 def umount(target: str, flags: int = MNT_DETACH) -> None:
-    """Unmount `target`, by default also when it is busy: umount2(2)."""
+    """Unmount `target`, by default even if it is busy: umount2(2)."""
     check(libc.umount2(os.fsencode(target), flags), f"umount({target})")
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
-    """Swap the root mount of this mount namespace.
+    """Exchange the root mount of the mount namespace.
 
-    glibc has no wrapper, so the number is looked up by machine.
+    glibc has no function for this system call, so its number is looked up by the machine's
+    architecture.
     """
     number = _PIVOT_ROOT[os.uname().machine]
     result = libc.syscall(number, os.fsencode(new_root), os.fsencode(put_old))
@@ -134,10 +136,11 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def openat2(directory: int, path: str | bytes, flags: int, *, resolve: int, mode: int = 0) -> int:
     """Open `path` below an open directory, close-on-exec.
 
-    A check of a path before it is opened is a race against processes that can change a link in
-    between. Here the kernel refuses (RESOLVE_BENEATH: EXDEV) or clamps (RESOLVE_IN_ROOT) every
-    step that leads out. Neither Python nor glibc has the call. EAGAIN means that a directory was
-    renamed while a `..` was resolved.
+    If a path is checked before it is opened, another process can change a symbolic link in between.
+    With openat2 the kernel itself checks every step that leads out of the directory. It refuses the
+    step (RESOLVE_BENEATH: EXDEV) or stays in the directory (RESOLVE_IN_ROOT). Neither Python nor
+    glibc has a function for this system call. EAGAIN means that a directory was renamed while a
+    `..` was resolved.
     """
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve | RESOLVE_NO_MAGICLINKS)
     raw = os.fsencode(path)
@@ -153,20 +156,21 @@ def openat2(directory: int, path: str | bytes, flags: int, *, resolve: int, mode
 def pidfd_getfd(pidfd: int, fd: int) -> int:
     """Duplicate a descriptor of another process, close-on-exec.
 
-    Needs the permissions of ptrace(2). Python has no wrapper for it.
+    The caller needs the permissions of ptrace(2). Python has no function for this system call.
     """
     return check(libc.syscall(_PIDFD_GETFD, pidfd, fd, 0), f"pidfd_getfd({pidfd}, {fd})")
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
-    """Operate on the calling process or thread."""
+    """Change an attribute of the calling process or thread."""
     return check(_prctl(option, arg2, arg3, arg4, arg5), f"prctl({option}, {arg2})")
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
     """Let the kernel send a signal to this process when the parent *thread* dies.
 
-    Call it after every change of credentials, which clears it (prctl(2)).
+    Call this function after every change of credentials, because that clears the setting
+    (prctl(2)).
     """
     prctl(PR_SET_PDEATHSIG, number)
 
@@ -185,7 +189,7 @@ def capget() -> int:
 
 
 def capset(bits: int) -> None:
-    """Set effective and permitted capabilities to `bits`, inheritable to none."""
+    """Set the effective and permitted capabilities to `bits`, and the inheritable ones to none."""
     low, high = bits & 0xFFFFFFFF, bits >> 32
     data = _CAP_DATA.pack(low, low, 0, high, high, 0)
     check(libc.capset(_CAP_HEADER, data), f"capset({bits:#x})")
@@ -207,14 +211,14 @@ MOUNT_ATTR_NOEXEC: Final = 0x8
 
 
 def open_tree(path: str, *, recursive: bool = False) -> int:
-    """Clone the mount at `path` as a detached tree, and return its descriptor."""
+    """Clone the mount at `path` as a detached mount tree, and return its descriptor."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
     result = libc.syscall(_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags)
     return check(result, f"open_tree({path})")
 
 
 def move_mount(tree: int, target: str) -> None:
-    """Attach a tree of `open_tree` at `target`."""
+    """Attach a mount tree from `open_tree` at `target`."""
     result = libc.syscall(
         _MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH
     )
@@ -222,7 +226,7 @@ def move_mount(tree: int, target: str) -> None:
 
 
 def restrict_tree(tree: int, attributes: int, *, path: str = "") -> None:
-    """Add mount attributes to a detached tree and the mounts below it: mount_setattr(2).
+    """Add attributes to a detached mount tree and all mounts below it: mount_setattr(2).
 
     With AT_FDCWD and `path`, add them to the mounts at and below that path.
     """
@@ -239,9 +243,9 @@ _EVERY_ID: Final = [b"0", b"0", b"4294967295"]
 
 
 def in_user_namespace() -> bool:
-    """Return True if the caller's IDs are mapped: root here is another user outside.
+    """Return True if user ids are mapped, so that root here is another user outside.
 
-    False where the kernel has no user namespaces.
+    Return False if the kernel has no user namespaces.
     """
     try:
         with open("/proc/self/uid_map", "rb", buffering=0) as file:
@@ -251,9 +255,9 @@ def in_user_namespace() -> bool:
 
 
 def user_namespace(descriptor: int) -> tuple[int, int]:
-    """Return device and inode of the user namespace that owns a namespace: ioctl_ns(2).
+    """Return the device and inode of the user namespace that owns a namespace: ioctl_ns(2).
 
-    Raises `OSError` (EPERM) for one outside the caller's own.
+    Raises `OSError` (EPERM) if that user namespace is outside the caller's.
     """
     found = fcntl.ioctl(descriptor, _NS_GET_USERNS)
     try:

@@ -1,3 +1,3 @@
-"""One driver per container runtime."""
+"""Drivers of container runtimes, and the protocol that they implement."""
 
 __all__ = ["dialects", "mydocker", "protocol", "registry"]

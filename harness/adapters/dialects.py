@@ -1,8 +1,8 @@
 """Documented choices of the runtimes by version, read from `dialects.toml`.
 
-A dialect is composed of the entries of a runtime that apply to a version, in table order. A later
-entry replaces the values of an earlier one, but the patterns of `residue` and `fleeting` add up.
-Each entry has its source, so that a difference can be looked up.
+A dialect is composed of the entries of a runtime that apply to its version, in table order. A later
+entry replaces the values of an earlier one; only the patterns of `residue` and `fleeting` are added
+to the earlier ones. Each entry names its source, so that a difference can be looked up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ABOUT: Final = frozenset({"source", "about", "since", "before"})
 
 @dataclass(frozen=True, slots=True)
 class DocumentedChoice:
-    """Fields of a dialect that one source documents."""
+    """Fields of a dialect that one source documents: an entry of `dialects.toml`."""
 
     source: str
     about: str
@@ -32,9 +32,10 @@ class DocumentedChoice:
 
 
 def composed(*named: tuple[str, str]) -> Dialect:
-    """Return the dialect of runtimes, each with its version; a later one takes precedence.
+    """Return the dialect that the entries of `named` compose; later entries take precedence.
 
-    The defaults if the table has no entry. A network backend of a bare runtime comes before it.
+    Each item of `named` is a runtime with its version. The network backend of a bare runtime is
+    named before the runtime. Without any entry the dialect has its default values.
     """
     known = entries(*named)
     if not known:
@@ -50,7 +51,7 @@ def composed(*named: tuple[str, str]) -> Dialect:
 
 
 def entries(*named: tuple[str, str]) -> list[DocumentedChoice]:
-    """Return the entries of the table that apply to runtimes, each with its version, in order."""
+    """Return the entries of the table that apply to these runtimes and versions, in order."""
     return [
         DocumentedChoice(
             row["source"],

@@ -1,6 +1,7 @@
-"""mydocker, the embedded runtime, driven as a library inside the host.
+"""Adapter for mydocker, the runtime of this repository, as a library inside the host.
 
-Every verb is one call into the host, with a new `Engine`: the engine keeps all its state on disk.
+Every verb is one function that is executed in the host with a new `Engine`. An engine keeps all its
+state on disk.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from runtime.network.config import NetworkOptions
 from runtime.records import DEFAULT_NETWORK, ContainerRecord, NetworkConfig
 
 if sys.platform == "linux":
-    # A library call imports modules on demand. Each host would import and compile them, because it
-    # has no byte-code cache. A host is forked from this process, so they are imported here once.
+    # The library imports modules on demand. Each host would import and compile them, because a host
+    # has no bytecode cache. A host is forked from this process, so they are imported here once.
     from runtime.container import lifecycle, networking  # noqa: F401
     from runtime.daemon import client, daemon, dns_socket  # noqa: F401
     from runtime.image import assemble, config, images, store  # noqa: F401
@@ -65,7 +66,7 @@ class MydockerAdapter:
 
     @property
     def commands(self) -> Sequence[CompletedCommand]:
-        """The last calls and their results, as evidence of a failure."""
+        """The last requests and their results, as evidence of a failure."""
         return self._calls.entries
 
     def _call(
@@ -90,66 +91,66 @@ class MydockerAdapter:
         self._call("stop mydocker", _stop)
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
-        """Call `mydocker network create`."""
+        """Create a network with `Engine.network_create`."""
         request, given = f"create network {spec.name}", _network_options(spec)
         return _network_facts(self._call(request, Engine.network_create, spec.name, **given))
 
     def network_facts(self, name: str) -> NetworkInfo:
-        """Call `mydocker network inspect`."""
+        """Return the facts about a network, from `Engine.network_inspect`."""
         return _network_facts(self._call(f"inspect network {name}", Engine.network_inspect, name))
 
     def remove_network(self, name: str) -> None:
-        """Call `mydocker network rm`."""
+        """Remove a network with `Engine.network_remove`."""
         self._call(f"remove network {name}", Engine.network_remove, name)
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
-        """Call `mydocker run -d`, or create, `network connect` and start."""
+        """Create and start a container; connect it to further networks before the start."""
         command = spec.command or FOR_EVER
         given = _container_options(spec)
         return _facts(self._call(f"run {spec.name}", _run, command, given, spec.also))
 
     def inspect(self, name: str) -> ContainerInfo:
-        """Call `mydocker inspect`."""
+        """Return the facts about a container, from `Engine.inspect`."""
         return _facts(self._call(f"inspect {name}", Engine.inspect, name))
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
-        """Call `mydocker network connect`."""
+        """Connect a container to a network with `Engine.network_connect`."""
         request = f"connect {name} to {network}"
         return _facts(self._call(request, Engine.network_connect, network, name, aliases=aliases))
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
-        """Call `mydocker network disconnect`."""
+        """Disconnect a container from a network with `Engine.network_disconnect`."""
         request = f"disconnect {name} from {network}"
         return _facts(self._call(request, Engine.network_disconnect, network, name))
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
-        """Call `mydocker exec`; a missing command exits with 127, as in a shell."""
+        """Run a command in a container; a missing command exits with 127, as in a shell."""
         return self._call(f"exec in {name}", _exec, name, tuple(argv), timeout)
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
-        """Return the words of `mydocker exec -i`."""
+        """Return the `mydocker exec -i` command line that runs a command in a container."""
         words = (sys.executable, "-m", "runtime", "exec", "-i", name, *argv)
         return ExecCommand(words, {"PYTHONPATH": _PACKAGES})
 
     def stop_container(self, name: str) -> None:
-        """Call `mydocker stop`."""
+        """Stop a container with `Engine.stop`."""
         self._call(f"stop {name}", Engine.stop, name)
 
     def start_container(self, name: str) -> ContainerInfo:
-        """Call `mydocker start`."""
+        """Start a stopped container with `Engine.start`."""
         return _facts(self._call(f"start {name}", Engine.start, name))
 
     def remove(self, *names: str) -> None:
-        """Call `mydocker rm -f` for all of them in one step."""
+        """Remove containers, running or not, with one call of `Engine.remove`."""
         if names:
             self._call(f"remove {', '.join(names)}", Engine.remove, *names, force=True)
 
     def repair(self) -> None:
-        """Call `mydocker system repair`."""
+        """Repair the rules with `Engine.repair`."""
         self._call("repair", Engine.repair)
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
-        """Call `mydocker run -d` and kill it."""
+        """Start a container in another process, and kill that process."""
         command = spec.command or FOR_EVER
         self._call(f"crash {spec.name}", _crash, command, _container_options(spec), after)
 
@@ -249,7 +250,7 @@ def _start(engine: Engine) -> None:
         _engines[os.getpid()] = engine, server
     engine.images.all()
     engine.network_inspect(DEFAULT_NETWORK)
-    engine.containers()  # every call cleans up after a killed one
+    engine.containers()  # every request removes what a killed one has left
 
 
 def _stop(engine: Engine) -> None:

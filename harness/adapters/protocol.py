@@ -24,8 +24,8 @@ T = TypeVar("T")
 class RuntimeRefused(Exception):
     """The runtime refused a request in an orderly way.
 
-    It carries the request (`asked`) and the runtime's message (`said`). A crash, a hang or
-    garbage is a `RuntimeBroken` instead.
+    The exception has the request (`asked`) and the runtime's message (`said`). A crash, a hang or
+    garbage raises `RuntimeBroken` instead.
     """
 
     def __init__(self, asked: str, said: str) -> None:
@@ -33,12 +33,12 @@ class RuntimeRefused(Exception):
         self.asked, self.said = asked, said
 
     def __reduce__(self) -> tuple[type[RuntimeRefused], tuple[str, str]]:
-        """Support pickling, for exceptions raised in another process."""
+        """Support pickling: exceptions of another process are raised here."""
         return type(self), (self.asked, self.said)
 
 
 class RuntimeBroken(Exception):
-    """The runtime crashed, hung or printed garbage: an *error*, with its log."""
+    """The runtime crashed, hung or printed garbage: an *error* of the test run, with its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,9 @@ class Endpoint:
 class ContainerInfo:
     """The runtime's report about a container.
 
-    `pid` is its pid 1 in the *host's* pid namespace, 0 when it does not run. `ports` are its
-    published ports as assigned. `warnings` are the standard error output of its start.
+    `pid` is the container's pid 1 in the *host's* pid namespace, or 0 if the container does not
+    run. `ports` are the published ports with the host ports that the runtime has assigned.
+    `warnings` are the standard error output of the start.
     """
 
     id: str
@@ -73,7 +74,7 @@ class ContainerInfo:
 
 @dataclass(frozen=True, slots=True)
 class NetworkInfo:
-    """The runtime's report about a network: its host interface and its gateways."""
+    """The runtime's report about a network: the host's interface and the gateways."""
 
     name: str
     id: str
@@ -82,11 +83,11 @@ class NetworkInfo:
 
 
 class HostHandle(Protocol):
-    """The host that the runtime runs on, as an adapter sees it."""
+    """The host that the runtime runs on, with the methods that an adapter may use."""
 
     @property
     def pid(self) -> int:
-        """Pid of the host's init, in the caller's pid namespace."""
+        """Pid of the host's init process, in the caller's pid namespace."""
 
     def run(
         self,
@@ -98,12 +99,12 @@ class HostHandle(Protocol):
     ) -> CompletedCommand:
         """Run a command inside the host to its end.
 
-        A command that exceeds its time or output limit is killed, with `TimeoutError` or
-        `OutputTooLong`.
+        A command that exceeds its time or output limit is killed. The method then raises
+        `TimeoutError` or `OutputTooLong`.
         """
 
     def spawn(self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None) -> int:
-        """Start a daemon inside the host, output to the file `log` there; its pid in the host."""
+        """Start a daemon inside the host; return its pid there. Its output goes to `log`."""
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a picklable function inside the host's namespaces and return its result.
@@ -121,7 +122,7 @@ class Adapter(Protocol):
     dialect: Dialect
 
     def start(self) -> None:
-        """Start the runtime in the host: its daemon runs and the image is loaded."""
+        """Start the runtime in the host; on return its daemon runs and the image is loaded."""
 
     def stop(self) -> None:
         """Stop the runtime; containers need not be removed."""
@@ -136,7 +137,7 @@ class Adapter(Protocol):
         """Remove a network without containers."""
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
-        """Create and start a container; returns when its network is in place."""
+        """Create and start a container; return when its network is complete."""
 
     def inspect(self, name: str) -> ContainerInfo:
         """Return the runtime's report about a container."""
@@ -153,8 +154,8 @@ class Adapter(Protocol):
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
         """Return the command line that runs a command in a container, for the exec probe.
 
-        Its standard input and output are those of the command inside, without a terminal. The
-        command has all capabilities that the runtime can grant.
+        The process of the command line passes its standard input and output to the command in the
+        container, without a terminal. The command has all capabilities that the runtime can grant.
         """
         raise RuntimeRefused(
             f"exec in {name}: {' '.join(argv)}", "this adapter does not support it"
@@ -167,7 +168,7 @@ class Adapter(Protocol):
         """Start a stopped container."""
 
     def remove(self, *names: str) -> None:
-        """Remove containers, running or not; all are tried, several at the same time."""
+        """Remove containers, running or not; a failure does not stop the removal of the others."""
 
     def repair(self) -> None:
         """Repair the runtime's rules, as documented, after a flush of the host's firewall."""
@@ -175,8 +176,8 @@ class Adapter(Protocol):
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
         """Begin to start a container and kill the runtime `after` seconds later, with SIGKILL.
 
-        Without a daemon, the killed process is the one that starts the container. Returns when it
-        is dead; `start` starts the runtime again.
+        For a runtime without a daemon, the process that starts the container is killed. Returns
+        when the process is dead; `start` starts the runtime again.
         """
 
     def prune(self) -> None:
@@ -184,11 +185,11 @@ class Adapter(Protocol):
 
 
 class AdapterFactory(Protocol):
-    """Factory of adapters, such as an adapter's class; the type of the entry points."""
+    """Factory of adapters, such as an adapter's class; entry points of other packages name one."""
 
     @property
     def features(self) -> frozenset[Feature]:
-        """The features that its adapters claim, known without a host."""
+        """The features that the adapters declare; known without a host."""
 
     def __call__(self, host: HostHandle, /) -> Adapter:
         """Make the adapter that drives the runtime in this host."""

@@ -1,8 +1,9 @@
-"""Adapters by name: built-in ones, entry points of other packages, and TOML descriptions.
+"""Registry of adapters: built-in ones, entry points of other packages, and TOML descriptions.
 
-A name is that of an adapter, or the path of a TOML file that describes a Docker-compatible
-command line. `NAME@/path` takes the runtime's programs from a folder into which a package
-was unpacked, so that two versions can be compared without installing either.
+An adapter is requested by its name, or by the path of a TOML file that describes a
+Docker-compatible command line. `NAME@/path` takes the runtime's programs from the folder `/path`,
+into which a package was unpacked. Two versions can thus be compared without installing either of
+them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _BUILT_IN: Final = {
 
 
 class UnknownRuntime(LookupError):
-    """No adapter has this name; the message lists the known ones."""
+    """No adapter has the requested name; the message lists the known names."""
 
 
 class DoesNotLoad(UnknownRuntime):
@@ -53,7 +54,7 @@ class DoesNotLoad(UnknownRuntime):
 
 
 class NotInstalled(UnknownRuntime):
-    """The adapter exists, but the runtime is not installed; the message says how to install it."""
+    """The adapter exists, but its runtime is not installed; the message says how to install it."""
 
 
 def names() -> list[str]:
@@ -62,10 +63,10 @@ def names() -> list[str]:
 
 
 def find(name: str) -> AdapterFactory:
-    """Return the factory of the adapters called `name`, and import its module only now.
+    """Return the factory of the adapters called `name`; import its module on demand.
 
-    Raises `UnknownRuntime`, also for an unreadable description, and `NotInstalled` if programs
-    of the runtime are missing.
+    Raises `UnknownRuntime` for an unknown name, an unreadable description, or a runtime that cannot
+    run here. Raises `NotInstalled` if programs of the runtime are missing.
     """
     factory = load(name)
     absent = missing(factory)
@@ -77,7 +78,7 @@ def find(name: str) -> AdapterFactory:
 
 
 def load(name: str) -> AdapterFactory:
-    """Return the factory that `find` returns, whether its programs are installed or not."""
+    """Return the same factory as `find`, even if programs of the runtime are missing."""
     plain, at, prefix = split_runtime_name(name)
     if plain.endswith(DESCRIPTION_SUFFIX):
         from harness.adapters.docker_cli import toml_spec
@@ -104,7 +105,7 @@ def missing(factory: AdapterFactory) -> list[str]:
 
 
 def missing_message(absent: list[str]) -> str:
-    """Return a message about `missing` programs; a path may exist and not be executable."""
+    """Return a message about `missing` programs; it tells absent files from not executable ones."""
     inert = [name for name in absent if "/" in name and os.path.exists(name)]
     gone = [name for name in absent if name not in inert]
     blocked = [f"{name} exists but is not executable" for name in inert]
@@ -112,7 +113,7 @@ def missing_message(absent: list[str]) -> str:
 
 
 def obstacle(factory: AdapterFactory) -> str:
-    """Return why an installed runtime cannot run in this sandbox, or an empty text."""
+    """Return the reason why the runtime cannot run in this sandbox, or an empty text."""
     return str(getattr(factory, "obstacle", str)())
 
 
@@ -122,7 +123,7 @@ def how_to_install(factory: AdapterFactory) -> str:
 
 
 def provenance(factory: AdapterFactory) -> str:
-    """Return which programs come from a folder and which are installed, or an empty text."""
+    """Return a text: which programs come from a folder, and which are the installed ones."""
     return str(getattr(factory, "provenance", str)())
 
 
@@ -164,7 +165,7 @@ def _loaded(point: EntryPoint) -> AdapterFactory:
 def _misclaimed(claimed: object) -> str:
     """Return the mistake in an adapter's `features`, or an empty text.
 
-    A misspelt feature would silently skip every requirement that needs the feature.
+    A misspelt feature would silently skip every requirement that needs the correct one.
     """
     from harness.model.features import Feature
 

@@ -1,7 +1,7 @@
-"""A runtime with one fault: an adapter that delegates, and calls the fault at its moments.
+"""Adapter that delegates to a healthy adapter and injects one fault.
 
-It wraps any adapter. The healthy runtime does all the work; the fault acts before or after a
-verb, or wraps the verb.
+The healthy adapter may be any adapter, and does all the work. The fault acts before or after a verb
+of the adapter, or wraps the verb.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class FaultFailed(Exception):
 
 
 class FaultyAdapter:
-    """An `Adapter` that behaves like `runtime` except for `fault`."""
+    """Adapter that behaves like the healthy adapter `runtime` except for `fault`."""
 
     def __init__(self, runtime: Adapter, host: HostMachine, fault: Fault) -> None:
         self._runtime, self._host, self._fault = runtime, host, fault
         self._specs: dict[str, ContainerSpec] = {}
         self._memory: dict[str, Any] = {"specs": self._specs, "networks": [], "containers": []}
         self.acted = 0
-        """The number of calls of the fault."""
+        """How often the fault was called."""
         self.name, self.version = runtime.name, runtime.version
         self.features: frozenset[Feature] = runtime.features
         self.dialect = dataclasses.replace(
@@ -50,7 +50,7 @@ class FaultyAdapter:
 
     @property
     def commands(self) -> Sequence[CompletedCommand]:
-        """The last commands of the runtime, if its adapter keeps them."""
+        """The last commands of the runtime, if the healthy adapter keeps them."""
         return getattr(self._runtime, "commands", ())
 
     # --- the fault
@@ -74,7 +74,7 @@ class FaultyAdapter:
             ) from error
 
     def _do(self, called: str, arguments: dict[str, Any], **what: Any) -> Any:
-        """Call a verb of the runtime, or the fault that wraps the verb."""
+        """Call a verb of the healthy adapter, or the fault if it wraps that verb."""
         verb: Callable[..., Any] = getattr(self._runtime, called)
         if called == "remove":
             verb = self._remove_all
@@ -89,7 +89,7 @@ class FaultyAdapter:
     # --- the subject of a moment
 
     def _about(self, name: str, *, network: str = "") -> dict[str, Any]:
-        """Return the facts of a container and of a network, by default that of its mode."""
+        """Return the facts about a container and about a network, by default that of its mode."""
         try:
             facts = self._runtime.inspect(name)
         except RuntimeRefused:
@@ -113,7 +113,7 @@ class FaultyAdapter:
     # --- the verbs
 
     def start(self) -> None:
-        """Start the runtime; its host is ready."""
+        """Start the runtime, then call the fault if it acts when the host is ready."""
         self._do("start", {})
         self._at(Moment.HOST_READY)
 
@@ -240,7 +240,7 @@ class FaultyAdapter:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FaultyFactory:
-    """An `AdapterFactory` whose adapters have the fault; `made` collects them."""
+    """`AdapterFactory` whose adapters have the fault; `made` collects these adapters."""
 
     healthy: AdapterFactory
     fault: Fault
@@ -248,11 +248,11 @@ class FaultyFactory:
 
     @property
     def features(self) -> frozenset[Feature]:
-        """Features of the healthy runtime, which the faulty one claims too."""
+        """The features of the healthy adapter, which the faulty one declares too."""
         return self.healthy.features
 
     def __call__(self, host: HostHandle, /) -> FaultyAdapter:
-        """Make the adapter in this host."""
+        """Make the faulty adapter in this host."""
         assert isinstance(host, HostMachine)
         adapter = FaultyAdapter(self.healthy(host), host, self.fault)
         self.made.append(adapter)

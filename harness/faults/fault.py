@@ -1,7 +1,7 @@
-"""Faults: their declaration, and their collection from modules.
+"""Declaration of faults with `@fault`, and their collection from modules.
 
-`@fault(…)` turns a function into a `Fault`. The faults of a module are the `Fault`s among its
-names: importing a module registers nothing.
+`@fault(…)` turns a function into a `Fault`. The faults of a module are all module attributes of the
+type `Fault`: importing a module registers nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Moment(StrEnum):
     HOST_READY = "host-ready"
     """The runtime has been started; no container exists yet."""
     NETWORK_CREATED = "network-created"
-    """A user-defined network was created; the default one exists when the host is ready."""
+    """A user-defined network was created; the default network exists when the host is ready."""
     BEFORE_NETWORK_REMOVED = "before-network-removed"
     NETWORK_REMOVED = "network-removed"
     BEFORE_CONTAINER = "before-container"
@@ -69,7 +69,7 @@ PLUGGED: Final = (Moment.CONTAINER_STARTED, Moment.CONNECTED)
 
 
 class FaultError(ValueError):
-    """A wrong declaration of a fault; the message names the place and the remedy."""
+    """Error in the declaration of a fault; the message names the place and the remedy."""
 
 
 class UnknownFault(LookupError):
@@ -80,10 +80,11 @@ class UnknownFault(LookupError):
 class Fault:
     """A deliberate sabotage and the requirements that it violates.
 
-    A fault acts at `moments`, or in place of an adapter's verb (`around`), never both. A test of
-    every requirement in `violates` must fail. With `narrow`, no test of any other requirement may
-    fail, except those of `also`. `history` names bugs of real runtimes that the fault reproduces.
-    With `errors` a failing fixture counts as caught. `where` is `file:line`.
+    A fault acts at `moments`, or in place of an adapter's verb (`around`), never both. For every
+    requirement in `violates` a test must fail. With `narrow`, no test of another requirement may
+    fail, except for the requirements in `also`. `history` names bugs of real runtimes that the
+    fault reproduces. With `errors` the fault also counts as caught if a fixture fails. `where` is
+    `file:line`.
     """
 
     id: str
@@ -100,7 +101,7 @@ class Fault:
 
     @property
     def about(self) -> str:
-        """The title: the docstring's first paragraph, with the moments if `stacked`."""
+        """The title: the docstring's first paragraph; for a `stacked` fault with its moments."""
         said = " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
         if self.stacked and len(self.moments) < len(RULES):
             return f"{said.removesuffix('.')} (at {', '.join(self.moments)})."
@@ -126,12 +127,13 @@ def fault(
 ) -> Callable[[Callable[..., Any] | Fault], Fault]:
     """Make a fault of a function: `@fault(violates="BR-7", moment="container-started")`.
 
-    The default id is the function's name with hyphens. With `moment` the function is called with
-    a `FaultContext` at that moment, or at each of several. With `around` it is called with a
-    `FaultContext` and an `AdapterCall` in place of the adapter's verb of that name. Raises
-    `FaultError` for an invalid declaration.
+    The default id is the function's name with hyphens. With `moment` the function is called at that
+    moment, or at each of several moments; it gets a `FaultContext`. With `around` the function is
+    called in place of the adapter's verb of that name; it gets a `FaultContext` and an
+    `AdapterCall`. Raises `FaultError` for an invalid declaration.
 
-    Several `@fault` on one function are several faults, each with its own id and moments.
+    Several `@fault` decorators on one function make several faults, each with its own id and
+    moments.
     """
 
     def made(target: Callable[..., Any] | Fault) -> Fault:
@@ -260,10 +262,10 @@ VERBS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AdapterCall:
-    """A call of an adapter's verb that the fault wraps.
+    """Call of an adapter's verb that a fault wraps.
 
-    `called` is the name of the verb. Its arguments are attributes: `verb.spec`, `verb.name`,
-    `verb.argv`, and `verb.names` for `remove`.
+    `called` is the name of the verb. The arguments of the verb are attributes of this object, such
+    as `verb.spec`, `verb.name` and `verb.argv`. `remove` has the attribute `verb.names`.
     """
 
     called: str
@@ -271,9 +273,9 @@ class AdapterCall:
     _do: Callable[..., Any]
 
     def __call__(self, **changed: Any) -> Any:
-        """Call the verb, with some arguments changed, and return its result.
+        """Call the verb, with the given arguments changed, and return its result.
 
-        Raises what the verb raises, such as `RuntimeRefused`.
+        Raises the same exceptions as the verb, such as `RuntimeRefused`.
         """
         if unknown := changed.keys() - self.arguments.keys():
             raise TypeError(
@@ -283,7 +285,7 @@ class AdapterCall:
         return self._do(**{**self.arguments, **changed})
 
     def call_with(self, **changed: Any) -> Any:
-        """Call the verb with some fields of its `spec` changed."""
+        """Call the verb with the given fields of its `spec` changed."""
         return self(spec=replace(self.arguments["spec"], **changed))
 
     def __getattr__(self, argument: str) -> Any:
@@ -294,9 +296,9 @@ class AdapterCall:
 
 
 def discover(requirements: Catalogue, others: Iterable[object] = ()) -> FaultCatalogue:
-    """Return the built-in faults and those of modules among `others`, which are pytest plugins.
+    """Return the built-in faults, and the faults of modules among the pytest plugins `others`.
 
-    Raises `FaultError` for a fault that is declared wrongly or twice.
+    Raises `FaultError` for an invalid declaration, and for an id that two faults share.
     """
     package = harness.faults.library
     names = sorted(item.name for item in pkgutil.iter_modules(package.__path__))

@@ -1,4 +1,4 @@
-"""Helpers that several faults share."""
+"""Helper functions that several faults share."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FAMILIES: Final[tuple[Family, ...]] = (4, 6)
 def drop(
     site: FaultContext, hook: Hook, *parts: Iterable[Expression], priority: int = -150
 ) -> None:
-    """Drop matching packets in the host; the same rule is added once.
+    """Add a rule to the host that drops matching packets, unless the rule exists.
 
-    The default priority is after conntrack and before NAT. At `REPAIRED` the rule is added again,
-    because a flush may have removed it.
+    By default the priority of the rule is after conntrack and before NAT. At the moment `REPAIRED`
+    the rule is added again, because a flush may have removed it.
     """
     key = repr((hook, [bytes(expression) for part in parts for expression in part]))
     done = site.memory.setdefault("dropped", set())
@@ -58,7 +58,8 @@ def forget_flows(site: FaultContext, which: Callable[[Flow], bool]) -> None:
 def new_bridges(site: FaultContext) -> Iterator[str]:
     """Yield the runtime's bridges that have no rules of the fault yet.
 
-    At `REPAIRED` all bridges are yielded again, because a flush may have removed the rules.
+    At the moment `REPAIRED` all bridges are yielded again, because a flush may have removed the
+    rules.
     """
     known = site.memory.setdefault("bridges", set())
     for bridge in site.bridges():
@@ -68,13 +69,13 @@ def new_bridges(site: FaultContext) -> Iterator[str]:
 
 
 def joined_container(site: FaultContext) -> ContainerInfo | None:
-    """Return the container that this one has joined, while the joined container runs."""
+    """Return the container that the site's container has joined, if it runs."""
     home = site.mode.container if isinstance(site.mode, Joined) else ""
     return site.other_containers().get(home)
 
 
 def joiners(site: FaultContext) -> Iterator[ContainerInfo]:
-    """Yield the running containers that have joined the container."""
+    """Yield the running containers that have joined the site's container."""
     for name, facts in site.other_containers().items():
         mode = site.specs[name].mode
         if isinstance(mode, Joined) and mode.container == site.name:
@@ -94,28 +95,28 @@ def readdress(site: FaultContext, plug: FaultLink, address: Interface) -> None:
 
 
 def address_at(gateway: Interface, number: int) -> Interface:
-    """Return the address with this number in the gateway's subnet."""
+    """Return the address with this host number in the gateway's subnet."""
     value = int(gateway.network.network_address) + number
     made = (value, gateway.network.prefixlen)
     return IPv4Interface(made) if gateway.version == 4 else IPv6Interface(made)
 
 
 def gateways(site: FaultContext, version: Family = 4) -> Iterator[tuple[FaultLink, Interface]]:
-    """Yield each link of the container with its gateway of this family, if it has one."""
+    """Yield each link of the container that has a gateway of this family, with the gateway."""
     for plug in site.plugs():
         if gateway := gateway_of(plug, version):
             yield plug, gateway
 
 
 def gateway_of(plug: FaultLink, version: Family = 4) -> Interface | None:
-    """Return the gateway of an address family, or `None`."""
+    """Return the gateway of an address family, or `None` if the link has none."""
     return next((item for item in plug.gateways if item.version == version), None)
 
 
 def remove_drops(site: FaultContext, way: str, *, bridges: Iterable[str] = ()) -> None:
-    """Remove the drop and reject rules for packets that come in or go out by a bridge.
+    """Remove the rules that drop or reject packets entering or leaving by a bridge.
 
-    `way` is `in` or `out`. The fault's own tables are left alone.
+    `way` is `in` or `out`. Rules in the fault's own tables stay.
     """
     wanted = {(way, name) for name in (bridges or site.bridges())}
     site.host.take_rules(
@@ -145,14 +146,14 @@ def _bridges_of(site: FaultContext, kind: str) -> Iterator[str]:
 
 
 def leave_link(site: FaultContext) -> None:
-    """Add another veth pair to the host and leave it there."""
+    """Add a veth pair to the host that is never removed."""
     count = site.memory["left"] = site.memory.get("left", 0) + 1
     peer = f"left{count}p"
     site.host.ip("link", "add", ifname=f"left{count}", kind="veth", peer=peer, state="up")
 
 
 def restart_without_network(site: FaultContext, verb: AdapterCall, mode: type[Mode]) -> object:
-    """Restart a container; replace one of this mode by a container in mode none."""
+    """Restart a container; replace a container of this mode by a container in mode none."""
     spec = site.specs[verb.name]
     if not isinstance(spec.mode, mode):
         return verb()

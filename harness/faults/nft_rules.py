@@ -1,4 +1,4 @@
-"""Decoded nftables rules, to select and remove some, and expressions that faults add."""
+"""Decoder of nftables rules, and expressions that only faults need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VERDICTS: Final = {0: "drop", 1: "accept", -3: "jump", -4: "goto", -5: "return"
 
 
 class DecodedRule(NamedTuple):
-    """A rule with its verdict and the interfaces that it compares with.
+    """A rule with its verdict and the interfaces that it matches.
 
     `does` is `drop`, `accept`, `jump`, `return`, `reject`, `masq`, `nat` or `""`. `links` are
     these interfaces, as `("in", "eth0")` or `("out", "docker0")`.
@@ -31,12 +31,12 @@ class DecodedRule(NamedTuple):
 
     @property
     def refuses(self) -> bool:
-        """True if the rule drops or rejects."""
+        """True if the rule drops or rejects packets."""
         return self.does in ("drop", "reject")
 
 
 def decode_rules(opened: Nft) -> list[DecodedRule]:
-    """Return every rule of a namespace, table by table."""
+    """Return every nftables rule of a namespace, table by table."""
     return [entry for table in opened.tables() for entry in _of(opened, table)]
 
 
@@ -62,13 +62,13 @@ def _of(opened: Nft, table: Table) -> Iterator[DecodedRule]:
 
 
 def _compared(data: bytes) -> str:
-    """Return the interface name of a comparison."""
+    """Return the interface name with which a comparison expression compares."""
     value = dict(attributes(dict(attributes(data)).get(3, b""))).get(1, b"")
     return value.rstrip(b"\0").decode(errors="replace")
 
 
 def _verdict(data: bytes) -> str:
-    """Return the verdict of an immediate expression; empty if it only loads a value."""
+    """Return the verdict of an immediate expression; an empty text if it only loads a value."""
     value = dict(attributes(dict(attributes(data)).get(2, b"")))
     if 2 not in value:
         return ""
@@ -92,7 +92,7 @@ def _expression(name: str, *data: bytes) -> Expression:
 
 
 def _u32(value: int) -> bytes:
-    """Pack a number as nftables registers hold host-order numbers."""
+    """Pack a number in host byte order, as an nftables register has it."""
     return struct.pack("=I", value)
 
 
@@ -121,12 +121,12 @@ def _compare(value: bytes, op: Literal[0, 1, 2, 3, 4, 5] = 0) -> Expression:
 
 
 def fragments(version: int) -> list[Expression]:
-    """Match fragments; only before the kernel reassembles them (priority -400)."""
+    """Match IP fragments; use it before the kernel reassembles them (priority -400)."""
     return [*family(version), *is_fragment(version)]
 
 
 def is_fragment(version: int) -> list[Expression]:
-    """Match fragments among packets that are known to be of this family."""
+    """Match IP fragments in a rule that sees only packets of this family."""
     if version == 6:
         return [_load(_NETWORK, 6, 1), _compare(bytes([44]))]
     more_or_offset = _bits(b"\x3f\xff", b"\0\0")
@@ -148,7 +148,7 @@ def longer_than(size: int) -> list[Expression]:
 
 
 def of_protocol(number: int) -> list[Expression]:
-    """Match packets of a protocol by its number."""
+    """Match packets of the protocol with this number."""
     return [_expression("meta", be32(1, _REGISTER), be32(2, _L4PROTO)), _compare(bytes([number]))]
 
 
@@ -158,7 +158,7 @@ def tcp_resets() -> list[Expression]:
 
 
 def with_flags(flags: str) -> list[Expression]:
-    """Match TCP segments with all of these flags, by tcpdump's letters (C for CWR)."""
+    """Match TCP segments with all of these flags, given as tcpdump's letters (C for CWR)."""
     bits = bytes([sum(1 << "FSRPAUEC".index(flag) for flag in flags)])
     return [*l4proto("tcp"), _load(_TRANSPORT, 13, 1), _bits(bits, b"\0"), _compare(bits)]
 
@@ -169,7 +169,7 @@ def with_dscp() -> list[Expression]:
 
 
 def other_dns_records(name: str) -> list[Expression]:
-    """Match DNS replies over UDP for a one-label name and record types other than A and AAAA."""
+    """Match DNS replies over UDP with a one-label name and a type other than A and AAAA."""
     asked = bytes([len(name)]) + name.encode() + b"\0"
     kind = _load(_TRANSPORT, _QUESTION + len(asked), 2)
     answer = [_load(_TRANSPORT, 10, 1), _bits(b"\x80", b"\0"), _compare(b"\x80")]
@@ -195,7 +195,7 @@ def echo_requests(protocol: str) -> list[Expression]:
 
 
 def icmp_errors(version: int, kind: int, code: int | None = None) -> list[Expression]:
-    """Match ICMP messages of this type, and code if given."""
+    """Match ICMP messages of this type, and of this code if one is given."""
     found = [*family(version), *l4proto("icmp" if version == 4 else "icmpv6")]
     found += [_load(_TRANSPORT, 0, 1), _compare(bytes([kind]))]
     if code is not None:
@@ -209,7 +209,7 @@ def of_marked_flow(mark: int) -> list[Expression]:
 
 
 def to_mac(mac: str) -> list[Expression]:
-    """Match frames to this MAC, in a table of the bridge family."""
+    """Match frames to this MAC; for a table of the bridge family."""
     return [_load(_LINK, 0, 6), _compare(rtnetlink.mac_bytes(mac))]
 
 
@@ -217,13 +217,13 @@ def to_mac(mac: str) -> list[Expression]:
 
 
 def bridged(version: int) -> list[Expression]:
-    """Match frames with a packet of this family, in a table of the bridge family."""
+    """Match frames with a packet of this address family; for a table of the bridge family."""
     ethertype = b"\x08\x00" if version == 4 else b"\x86\xdd"
     return [_expression("meta", be32(1, _REGISTER), be32(2, 1)), _compare(ethertype)]
 
 
 def set_ttl(version: int, ttl: int, *, bridge: bool = False) -> list[Expression]:
-    """Set the TTL or hop limit; `bridge` in a table of the bridge family."""
+    """Set the TTL or hop limit; with `bridge` in a table of the bridge family."""
     if version == 6:
         keep, change, offset, checksum = b"\xff\x00", bytes([0, ttl]), 6, None
     else:
@@ -253,13 +253,13 @@ def mark_flow(mark: int) -> list[Expression]:
 
 
 def overwrite_tcp(offset: int, data: bytes) -> list[Expression]:
-    """Overwrite data of a TCP segment, and correct the checksum."""
+    """Overwrite bytes of a TCP segment, and correct the checksum."""
     value = _expression("immediate", be32(1, _REGISTER), nest(2, attr(1, data)))
     return [*l4proto("tcp"), value, _store(_TRANSPORT, offset, len(data), 16)]
 
 
 def snat(to: Address) -> list[Expression]:
-    """Translate the source to this address."""
+    """Translate the source address to this address."""
     number = socket.AF_INET if to.version == 4 else socket.AF_INET6
     value = _expression("immediate", be32(1, _REGISTER), nest(2, attr(1, to.packed)))
     return [value, _expression("nat", be32(1, 0), be32(2, number), be32(3, _REGISTER))]

@@ -1,4 +1,4 @@
-"""Select the adapter under test, with the fault of `--fault` if given."""
+"""Selection of the adapter under test, with the fault of `--fault` if given."""
 
 from __future__ import annotations
 

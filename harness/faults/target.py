@@ -1,4 +1,4 @@
-"""The target of a fault at one moment: the host, a network or a container of a live runtime."""
+"""The target of a fault at one moment: the host, a network or a container of the runtime."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOG: Final = "/run/netmodes/fault.log"
 
 
 class FaultLink(NamedTuple):
-    """A veth pair that connects a container to a network of the runtime."""
+    """Veth pair that connects a container to a network of the runtime."""
 
     network: NetworkInfo
     bridge: str
@@ -36,19 +36,19 @@ class FaultLink(NamedTuple):
     outside: str
     """The host's end of the pair, a port of the bridge."""
     addresses: tuple[Interface, ...]
-    """The addresses of the inside, without link-local ones."""
+    """The addresses of the container's interface, without link-local ones."""
     gateways: tuple[Interface, ...]
-    """The host's addresses on the network."""
+    """The host's addresses on the network, which are the gateways of its containers."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaultContext:
     """The context in which a fault is called.
 
-    `memory` persists between the calls of a fault in one host. `runtime` is the healthy adapter.
-    `spec` is the specification of the container, `facts` the runtime's report about it, and
-    `network` the runtime's report about the network that the moment concerns. Each is `None` if
-    it does not exist.
+    `memory` is kept from one call of the fault to the next in the same host. `runtime` is the
+    healthy adapter. `spec` is the specification of the container that the moment concerns, and
+    `facts` the runtime's report about the container. `network` is the runtime's report about the
+    network that the moment concerns. Each of the three is `None` if it does not exist.
     """
 
     moment: str
@@ -70,7 +70,7 @@ class FaultContext:
 
     @property
     def inside(self) -> NetnsEditor:
-        """Network namespace of the container; in mode host that of the host."""
+        """Network namespace of the container; in mode host the host's."""
         assert self.facts is not None, f"no container exists at the moment {self.moment}"
         return NetnsEditor(NetnsView(self.name, partial(self.world_host.netns_of, self.facts.pid)))
 
@@ -85,7 +85,7 @@ class FaultContext:
         return isinstance(self.mode, Bridge)
 
     def plugs(self) -> Iterator[FaultLink]:
-        """Yield a link for each network of the running container; none in the modes without any."""
+        """Yield a link for each network of the running container; none in modes without any."""
         if self.facts is None or not self.facts.pid or not self.is_bridged:
             return
         outside = {link.ifindex: link for link in self.host.links().values()}
@@ -102,7 +102,7 @@ class FaultContext:
                     )
 
     def new_plugs(self) -> Iterator[FaultLink]:
-        """Yield the link to the network just connected; at other moments all of `plugs()`."""
+        """Yield the link to the newly connected network; at other moments all of `plugs()`."""
         for plug in self.plugs():
             network = self.network.name if self.network else ""
             if self.moment != Moment.CONNECTED or plug.network.name == network:
@@ -110,7 +110,7 @@ class FaultContext:
 
     @property
     def specs(self) -> Mapping[str, ContainerSpec]:
-        """The specifications of all containers so far, by name."""
+        """The specifications of all containers that were created so far, by name."""
         found: Mapping[str, ContainerSpec] = self.memory["specs"]
         return found
 
@@ -120,7 +120,7 @@ class FaultContext:
         return self.network is not None and self.network.name in self.memory.get("internal", ())
 
     def bridges(self) -> list[str]:
-        """Return the bridges of all networks so far, the default network's first."""
+        """Return the bridges of all networks created so far, the default network's first."""
         names = ["bridge", *self.memory["networks"]]
         found = []
         for name in names:
@@ -151,7 +151,7 @@ class FaultContext:
     # --- files and processes
 
     def path(self, inner: str, container: ContainerInfo | None = None) -> str:
-        """Return the path of a container's file, below /proc/PID/root."""
+        """Return the path of a file of the container, below /proc/PID/root."""
         facts = container or self.facts
         assert facts is not None, f"no container exists at the moment {self.moment}"
         return f"{self.world_host.proc}/{facts.pid}/root{inner}"
@@ -162,7 +162,7 @@ class FaultContext:
             return file.read()
 
     def write(self, inner: str, text: str) -> None:
-        """Overwrite a file of the running container in place."""
+        """Overwrite a file of the running container without replacing it."""
         with open(self.path(inner), "w", encoding="utf-8") as file:
             file.write(text)
 
@@ -171,7 +171,7 @@ class FaultContext:
         return self.world_host.call(function, *args)
 
     def spawn(self, *argv: str) -> int:
-        """Start a background process in the host and return its pid there."""
+        """Start a background process in the host and return its pid in the host."""
         return self.world_host.spawn(argv, log=_LOG)
 
     def other_containers(self) -> Mapping[str, ContainerInfo]:
@@ -192,7 +192,7 @@ class FaultContext:
         return NetnsEditor(NetnsView(facts.name, partial(self.world_host.netns_of, facts.pid)))
 
     def leave_inside(self, facts: ContainerInfo, name: str = "extra0") -> None:
-        """Add an unconnected veth pair inside a container."""
+        """Add an unconnected veth pair to the namespace of a container."""
         peer = f"{name}p"
         self.netns_of(facts).ensure("link", "add", ifname=name, kind="veth", peer=peer, state="up")
 
@@ -205,7 +205,7 @@ def _read(path: str) -> str:
 TABLE: Final = nftables.Table("inet", "sabotage")
 """Table of the rules that `NetnsEditor.rule` adds.
 
-It may stay: the fault is the effect of the rules.
+The table may stay in the host: the fault is what its rules do, not the table.
 """
 BRIDGE_TABLE: Final = nftables.Table("bridge", "sabotage")
 RESIDUE: Final = ("nft table * sabotage", "nft chain * sabotage *", "nft rule * sabotage *")
@@ -222,7 +222,7 @@ Answer = Callable[[bytes], Iterable[bytes]]
 
 
 class NetnsEditor:
-    """A network namespace (`NetnsView`) with methods that change it."""
+    """Network namespace (`NetnsView`) with methods that change the namespace."""
 
     def __init__(self, place: NetnsView) -> None:
         self.place = place
@@ -238,7 +238,7 @@ class NetnsEditor:
         return self.links()[name]
 
     def addresses(self, link: str) -> list[Interface]:
-        """Return the addresses of an interface, without link-local ones."""
+        """Return the addresses of an interface, except link-local ones."""
         return self.place.interfaces(link)
 
     # --- links, addresses, routes, neighbours
@@ -246,8 +246,8 @@ class NetnsEditor:
     def ip(self, what: str, command: str, /, *arguments: Any, **named: Any) -> None:
         """Call a method of pyroute2's `IPRoute`: `ip("link", "set", ifname="lo", state="down")`.
 
-        Addresses and networks may be objects of `ipaddress`. Raises `OSError`, which names the
-        request.
+        Addresses and networks may be objects of `ipaddress`. Raises `OSError`; the message names
+        the request.
         """
         named = {
             key: str(it) if isinstance(it, Address | Network) else it for key, it in named.items()
@@ -260,7 +260,7 @@ class NetnsEditor:
             raise OSError(error.errno, f"{request}: {error.strerror}") from error
 
     def ensure(self, what: str, command: str, /, *arguments: Any, **named: Any) -> None:
-        """Call `ip`, but ignore an object that already exists or is already gone."""
+        """Call `ip`, and ignore an object that already exists or does not exist any more."""
         try:
             self.ip(what, command, *arguments, **named)
         except OSError as error:
@@ -294,7 +294,7 @@ class NetnsEditor:
     # --- firewall
 
     def firewall(self, *requests: Request) -> None:
-        """Apply requests of `linux.nftables` in one transaction."""
+        """Send requests of `linux.nftables` in one transaction."""
         with self.place.open() as space, nftables.Nft(space) as opened:
             opened.apply(list(requests))
 
@@ -306,10 +306,11 @@ class NetnsEditor:
         nat: bool = False,
         bridge: bool = False,
     ) -> None:
-        """Add a rule to the fault's own table; by default it takes precedence over other tables.
+        """Add a rule to the fault's own table, which by default comes before other tables.
 
         `parts` are expressions of `linux.nftables`, matches first. With `nat` the chain may
-        translate addresses; with `bridge` the rule sees frames between bridge ports.
+        translate addresses. With `bridge` the table is of the bridge family, and the rule gets
+        frames between bridge ports.
         """
         table = BRIDGE_TABLE if bridge else TABLE
         chain = f"{hook}{priority}{'nat' if nat else ''}"
@@ -328,7 +329,7 @@ class NetnsEditor:
     def take_rules(self, wanted: Callable[[DecodedRule], bool]) -> int:
         """Remove the rules that `wanted` selects, in any table, and return their number.
 
-        Rules of a table that another process owns by its socket stay.
+        Rules of a table that another process owns through its socket stay.
         """
         taken = 0
         for entry in filter(wanted, self.rules()):
@@ -340,13 +341,14 @@ class NetnsEditor:
     # --- processes and frames
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """Open a socket inside; keep it in `site.memory` to keep it open."""
+        """Open a socket in the namespace; store it in `memory` of the context to keep it open."""
         return self.place.socket(family, kind, protocol)
 
     def respond(self, link: str, answer: Answer) -> None:
         """Reply to the frames that arrive on an interface until the interface is gone.
 
-        Use it in the host: a socket inside a container keeps its namespace alive.
+        Use this method in the host only: a socket in a container's namespace keeps the namespace
+        alive.
         """
         opened = self.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL))
         opened.bind((link, _ALL))

@@ -1,7 +1,8 @@
-"""Trials of many faults in one pytest session: tests are collected once, each trial is a fork.
+"""Trials of many faults in one pytest session, each in a fork of the session.
 
-A fork builds its own world, as a worker does, and runs only the tests that should catch its
-fault, until they do. A fault therefore costs a world and a few tests, not a pytest run.
+Tests are collected once. A fork builds its own world, as a worker does. It runs only the tests that
+should catch its fault, and stops when the fault is caught. A fault therefore costs a world and a
+few tests instead of a whole pytest run.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ OnStart = Callable[[Fault | None], None]
 
 @dataclass(slots=True)
 class Trial:
-    """A fork: its tests, and its outcomes so far. A fork without a fault is the control."""
+    """Trial of one fault in a fork: its tests, and its outcomes so far.
+
+    A trial without a fault is a control.
+    """
 
     fault: Fault | None
     victims: list[pytest.Item]
@@ -49,7 +53,7 @@ class Trial:
 
 
 class Trials:
-    """Runner of trials, `workers` at a time, with callbacks for each start and verdict."""
+    """Runner of trials, `workers` at a time; calls back at each start and each verdict."""
 
     def __init__(
         self, faults: Sequence[Fault], *, workers: int, on_verdict: OnVerdict, on_start: OnStart
@@ -61,7 +65,7 @@ class Trials:
         """Tests that fail on the healthy runtime, with their messages."""
 
     def run(self, session: pytest.Session, order: list[str]) -> None:
-        """Try all faults; `order` has the catalogue's ids, which define nearby requirements."""
+        """Try all faults; `order` has all requirement ids and defines which ones are nearby."""
         import pyroute2  # noqa: F401 # once, before the forks: it takes a tenth of a second
 
         tests = _Tests.of(session.items, order)
@@ -120,7 +124,10 @@ class _Tests:
         return cls(found, frozenset(known), order)
 
     def trial(self, fault: Fault) -> Trial:
-        """Return the tests of the violated requirements, and for a narrow fault of nearby ones."""
+        """Return the trial of a fault: the tests of the requirements that it violates.
+
+        For a narrow fault the trial has tests of nearby requirements too.
+        """
         victims = {item: None for id_ in fault.violates for item in self._specific(id_)}
         neighbours: dict[pytest.Item, None] = {}
         if fault.narrow:
@@ -134,7 +141,7 @@ class _Tests:
         return Trial(fault, list(victims), list(neighbours))
 
     def _specific(self, id_: str) -> list[pytest.Item]:
-        """Return the tests of a requirement, those with few other requirements first."""
+        """Return the tests of a requirement, first the tests with few other requirements."""
         return sorted(self.by_requirement.get(id_, []), key=lambda item: len(required(item)) > 2)
 
     def _nearby(self, id_: str) -> list[str]:
@@ -143,12 +150,12 @@ class _Tests:
 
 
 def required(item: pytest.Item) -> tuple[str, ...]:
-    """Return the requirements of a test, which the plugin has noted."""
+    """Return the requirements of a test, which the pytest plugin has recorded."""
     return tuple(str(value) for name, value in item.user_properties if name == "requirement")
 
 
 def _controls(items: list[pytest.Item], workers: int) -> Iterator[Trial]:
-    """Yield the healthy runtime's trials: every used test, a few modules per trial."""
+    """Yield the trials of the healthy runtime: all tests of other trials, grouped by module."""
     modules: dict[Any, list[pytest.Item]] = {}
     for item in items:
         modules.setdefault(item.path, []).append(item)
@@ -222,7 +229,7 @@ def _read_outcomes(trial: Trial, said: bytes, code: int) -> None:
 
 
 def _end_reason(code: int, seconds: float) -> str:
-    """Return how a process ended that did not report completion."""
+    """Return the reason why a process ended before it reported that its trial is complete."""
     if code >= 0:
         return f"its process ended with exit status {code}"
     if seconds > BOUND:
@@ -287,7 +294,7 @@ class _Witness:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Send the outcome of a phase."""
+        """Send the outcome of a test phase to the parent."""
         report = yield
         breaks = tuple(str(value) for name, value in report.user_properties if name == "breaks")
         error, said = "", ""
@@ -298,7 +305,7 @@ class _Witness:
         return report
 
     def move_on(self, session: pytest.Session, item: pytest.Item) -> None:
-        """Tear down fixtures that the next test does not share, if the order has changed."""
+        """Tear down the fixtures that the next test does not share, as tests may be reordered."""
         try:
             session._setupstate.teardown_exact(item)
         except Exception as error:
@@ -307,12 +314,12 @@ class _Witness:
             self.note(PhaseOutcome("shared", "teardown", (), breaks, type(error).__name__, said))
 
     def note(self, outcome: PhaseOutcome) -> None:
-        """Keep an outcome and send it to the parent."""
+        """Keep an outcome and send it to the parent process."""
         self.outcomes.append(outcome)
         self.send(**outcome._asdict())
 
     def send(self, **told: Any) -> None:
-        """Write a line to the parent."""
+        """Write a line of JSON to the parent process."""
         os.write(self._write, json.dumps(told).encode() + b"\n")
 
 

@@ -11,16 +11,16 @@ from harness.faults.fault import Fault
 from harness.model.requirements import Catalogue, Requirement
 
 CRASHES: Final = frozenset({"RuntimeBroken", "HostDied", "MemoryError", "PytestTimeout"})
-"""Exceptions that are not a verdict on the runtime under test."""
+"""Names of exceptions that say nothing about the runtime under test."""
 FAULT_FAILED: Final = "FaultFailed"
 
 
 class PhaseOutcome(NamedTuple):
     """The outcome of one phase of a test: `when` is setup, call or teardown.
 
-    `requirements` are the test's own; `breaks` are those that a leak or a changed bystander
-    breaks in addition. `error` is the type of the exception, `said` its first line; both are
-    empty if nothing failed.
+    `requirements` are the requirements of the test. `breaks` are further requirements that a leak
+    or a changed bystander breaks. `error` is the type of the exception and `said` the first line of
+    its message; both are empty if nothing failed.
     """
 
     test: str
@@ -32,11 +32,11 @@ class PhaseOutcome(NamedTuple):
 
 
 class Result(StrEnum):
-    """The verdict on a fault."""
+    """Kind of a verdict on a fault."""
 
     CAUGHT = "caught"
     UNSUPPORTED = "unsupported"
-    """The runtime does not claim the feature of the requirement."""
+    """The runtime does not declare the feature of the requirement."""
     UNTESTED = "untested"
     """A violated requirement has no test."""
     STRAY = "stray"
@@ -62,9 +62,9 @@ class FaultVerdict:
 
 
 def kills(fault: Fault, outcome: PhaseOutcome) -> set[str]:
-    """Return the violated requirements that an outcome shows to be broken.
+    """Return the requirements among `violates` that an outcome shows to be broken.
 
-    A failing set-up does not count unless the fault has `errors`; a crash never counts.
+    A failing set-up counts only if the fault has `errors`; a crash never counts.
     """
     if not outcome.error or outcome.error in CRASHES or outcome.error == FAULT_FAILED:
         return set()
@@ -75,7 +75,7 @@ def kills(fault: Fault, outcome: PhaseOutcome) -> set[str]:
 
 
 def strays(fault: Fault, outcomes: Iterable[PhaseOutcome]) -> tuple[str, ...]:
-    """Return the failures that a narrow fault does not name, each as requirement and test."""
+    """Return failures of requirements that a narrow fault does not name, each with its test."""
     named = {*fault.violates, *fault.also}
     found = []
     for outcome in outcomes:
@@ -102,9 +102,9 @@ def judge(
 ) -> FaultVerdict:
     """Return the verdict on a fault.
 
-    `tested` are the requirements that have tests, `claimed` those of them that the runtime
-    supports, `unsound` the tests that fail without any fault. `died` says how the trial ended,
-    if it ended early.
+    `tested` are the requirements that have tests. `claimed` are the tested requirements that the
+    runtime supports. `unsound` are the tests that fail without any fault. `died` is the reason why
+    the trial ended early, if it did.
     """
     sound = [outcome for outcome in outcomes if outcome.test not in unsound]
     killers: dict[str, str] = {}
@@ -142,7 +142,7 @@ def judge(
 
 @dataclass(frozen=True, slots=True)
 class CoverageRow:
-    """A requirement with the number of its tests and the faults that violate it."""
+    """Row of the coverage table: a requirement, the number of its tests, and its faults."""
 
     requirement: Requirement
     tests: int
@@ -152,7 +152,7 @@ class CoverageRow:
 
     @property
     def holes(self) -> tuple[str, ...]:
-        """Missing tests and faults, in words."""
+        """Gaps in the coverage, in words: missing tests and missing faults."""
         found = [] if self.tests else ["no test"]
         found += [] if self.faults else ["no fault"]
         found += [f"{name} is not replayed" for name in self.unreplayed]
@@ -162,7 +162,7 @@ class CoverageRow:
 def rows(
     requirements: Catalogue, tests: Mapping[str, int], faults: Iterable[Fault]
 ) -> list[CoverageRow]:
-    """Return a row for each requirement, in catalogue order; `tests` has test counts by id."""
+    """Return a row for each requirement in catalogue order; `tests` counts tests by its id."""
     every = list(faults)
     return [_row(requirement, tests.get(requirement.id, 0), every) for requirement in requirements]
 
@@ -177,7 +177,7 @@ def _row(requirement: Requirement, tests: int, every: list[Fault]) -> CoverageRo
 
 
 def holes(table: Iterable[CoverageRow]) -> Iterator[str]:
-    """Yield each hole with the id of its requirement."""
+    """Yield each gap in the coverage with the id of its requirement."""
     for row in table:
         for hole in row.holes:
             yield f"{row.requirement.id}: {hole}"

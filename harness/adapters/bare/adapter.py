@@ -1,12 +1,13 @@
 """Adapter for runtimes that only start processes in namespaces, with a factory for each.
 
-Such a runtime has no networks, images or names. `engine`, `bundle` and a `NetworkBackend`, such
-as `cni_network`, do the minimum of an engine's work around it. The suites test the pair: the
-runtime's namespaces, and the network backend.
+Such a runtime has no networks, images or names. The modules `engine` and `bundle` and a
+`NetworkBackend`, such as `cni_network`, do the minimum of an engine's work for the runtime. The
+suites therefore test two things together: the runtime's namespaces and the network backend.
 
-Requests that cannot be expressed are refused, not imitated. DNS is not claimed, because nothing
-resolves names. Restart is not claimed: such a container is deleted when it stops, and
-`start_container` starts a new one on its root.
+The adapter refuses a request that the runtime has no option for; it does not imitate the option. It
+does not declare the feature DNS, because nothing resolves names. It does not declare the feature
+restart either: a container is deleted when it stops, and `start_container` starts a new container
+on the old root.
 """
 
 from __future__ import annotations
@@ -60,12 +61,12 @@ FEATURES: Final = frozenset(
         Feature.SYSCTL,
     }
 )
-"""The features of CNI's plugins, and of runtimes that can set sysctls."""
+"""The features of a runtime that can set sysctls, on networks of CNI's plugins."""
 FOR_EVER: Final = (
     *("sh", "-c"),
     f'trap "exit 0" TERM INT; while :; do read -r _ <> {bundle.FOR_EVER}; done',
 )
-"""Command of a container whose plan names none: it waits, and ends on SIGTERM.
+"""Command of a container whose plan has no command: it waits, and ends on SIGTERM.
 
 It has no child process: such a runtime returns so early that a child would start later.
 """
@@ -81,15 +82,19 @@ _NOT_THERE: Final = 127
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BareFactory:
-    """Factory of the adapters of one bare runtime; `make` is called with its program.
+    """Factory of the adapters of one bare runtime; `make` makes the runtime from its `Program`.
 
-    `called` is the requested name, `command` the program with its global options. The version is
-    the first match of `version_pattern` in the output of `version_options`. `programs` must be on
-    the PATH too, `packages` install all of them. `files` are written in the host before anything
-    starts. `dialect_entries` are keys of the table of dialects whose choices come first, such as
-    that of the network backend `wiring`. A `for_root` runtime does not run in a user namespace.
-    One that makes `cgroups` needs a delegated cgroup. One that is not `relocatable` needs
-    libraries of its own version. Programs in the folder `prefix` come before installed ones.
+    `called` is the name by which the runtime was requested, `command` the program with its global
+    options. The version is the first match of `version_pattern` in the output of `version_options`.
+    `programs` must be on the PATH too; `packages` are the packages that install all programs.
+    `files` are written in the host before anything starts.
+
+    `wiring` is the network backend. `dialect_entries` are keys of the table of dialects, such as
+    the key of the network backend. The entries of the runtime come after them and take precedence.
+
+    A runtime that is `for_root` does not run in a user namespace. A runtime that makes `cgroups`
+    needs a delegated cgroup. A runtime that is not `relocatable` needs libraries of its own
+    version. Programs in the folder `prefix` take precedence over installed programs.
     """
 
     name: str
@@ -115,7 +120,7 @@ class BareFactory:
         return replace(self, called=name)
 
     def with_prefix(self, prefix: str) -> BareFactory:
-        """Return the factory with programs, and CNI plugins, from a folder that has them.
+        """Return the factory that takes programs and CNI plugins from a folder, if they are there.
 
         Raises `ValueError` if the programs depend on libraries of their own version.
         """
@@ -128,7 +133,7 @@ class BareFactory:
         return replace(self, prefix=prefix, command=command, daemons=daemons, wiring=wiring)
 
     def from_prefix(self) -> list[str]:
-        """Return the names of the programs, and CNI's plugins, that come from the prefix."""
+        """Return the names of the programs and CNI plugins that come from the prefix."""
         own = programs.names_from(self.prefix, self.required)
         plugins = CNI in self.dialect_entries and cni.folder(self.prefix).startswith(
             f"{self.prefix}/"
@@ -136,7 +141,7 @@ class BareFactory:
         return [*own, _PLUGINS] if plugins and self.prefix else own
 
     def provenance(self) -> str:
-        """Return which programs come from the prefix and which are the installed ones."""
+        """Return a text: which programs come from the prefix, and which are the installed ones."""
         wanted = [*self.required, *([_PLUGINS] if CNI in self.dialect_entries else [])]
         return programs.provenance(self.prefix, self.from_prefix(), wanted, self.missing())
 
@@ -146,7 +151,7 @@ class BareFactory:
         return (self.command[0], *(item.command[0] for item in self.daemons), *self.programs)
 
     def obstacle(self) -> str:
-        """Return why the installed runtime cannot run in this sandbox, or an empty text."""
+        """Return the reason why the runtime cannot run in this sandbox, or an empty text."""
         if self.for_root and in_user_namespace():
             return (
                 f"{self.command[0]} does not run in a user namespace, which an ordinary user's "
@@ -180,7 +185,7 @@ class BareFactory:
 
     @property
     def _named(self) -> list[tuple[str, str]]:
-        """The keys of the table of dialects, each with a version."""
+        """The keys in the table of dialects that apply, each with the version of its program."""
         known = dict.fromkeys((*self.dialect_entries, self.name), self.version)
         if CNI in known:
             known[CNI] = cni.version(self.prefix)
@@ -192,7 +197,7 @@ class BareFactory:
 
 
 class BareAdapter:
-    """Adapter that drives a bare runtime, inside the host."""
+    """Adapter that drives a bare runtime inside the host."""
 
     def __init__(self, host: HostHandle, factory: BareFactory) -> None:
         self._host, self._factory, self._calls = host, factory, CallLog(host)
@@ -233,13 +238,17 @@ class BareAdapter:
 
     @property
     def commands(self) -> Sequence[CompletedCommand]:
-        """The last calls and their results, as evidence of a failure."""
+        """The last commands and their results, as evidence of a failure."""
         return self._calls.entries
 
     # --- up and down
 
     def start(self) -> None:
-        """Start the daemons, unpack the image, clean up and create the default network."""
+        """Start the daemons, unpack the image, and prepare the engine.
+
+        The engine removes unfinished containers and creates the default network.
+
+        """
         self._cache.forget()
         self._start_daemons()
         self._call(f"start {self.name}", self._engine.begin, image.archive(self._host))
@@ -249,18 +258,18 @@ class BareAdapter:
         self._daemons.start()
 
     def stop(self) -> None:
-        """Remove everything and stop the daemons."""
+        """Remove all containers and networks and stop the daemons."""
         self.prune()
         self._daemons.stop()
 
     # --- networks
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
-        """Create a network by the backend."""
+        """Create a network with the network backend."""
         return self._call(f"create network {spec.name}", self._engine.wiring.create, spec)
 
     def network_facts(self, name: str) -> NetworkInfo:
-        """Return the backend's facts about a network."""
+        """Return the network backend's facts about a network."""
         return self._call(f"inspect network {name}", self._engine.wiring.facts, name)
 
     def remove_network(self, name: str) -> None:
@@ -268,19 +277,19 @@ class BareAdapter:
         self._call(f"remove network {name}", self._engine.remove_network, name)
 
     def connect(self, name: str, network: str, *, aliases: Sequence[str] = ()) -> ContainerInfo:
-        """Refuse: a bare runtime's container is connected before it starts."""
+        """Refuse to connect: a bare runtime's container has fixed networks."""
         raise RuntimeRefused(
             f"connect {name} to {network} as {aliases}", "a bare runtime cannot do this"
         )
 
     def disconnect(self, name: str, network: str) -> ContainerInfo:
-        """Refuse: a bare runtime's container is connected before it starts."""
+        """Refuse to disconnect: a bare runtime's container has fixed networks."""
         raise RuntimeRefused(f"disconnect {name} from {network}", "a bare runtime cannot do this")
 
     # --- containers
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
-        """Prepare a root and a connected netns, and start a process there."""
+        """Prepare a root file system and a connected netns, and start a container in them."""
         self._cache.containers.pop(spec.name, None)
         args = spec.command or FOR_EVER
         facts = self._call(f"run {spec.name}", self._engine.run, spec, args)
@@ -289,7 +298,7 @@ class BareAdapter:
         return facts
 
     def inspect(self, name: str) -> ContainerInfo:
-        """Return the record of a container; a cached one is used while its pid 1 lives."""
+        """Return the facts about a container; cached facts are used while its pid 1 lives."""
         known = self._cache.container(name)
         if known is None:
             known = self._call(f"inspect {name}", self._engine.inspect, name)
@@ -297,7 +306,7 @@ class BareAdapter:
         return known
 
     def exec(self, name: str, argv: Sequence[str], *, timeout: float = 30) -> CompletedCommand:
-        """Call `exec`; a missing command exits with 127, as in a shell."""
+        """Run a command in a container; a missing command exits with 127, as in a shell."""
         request = f"exec in {name}"
         words = self._call(request, self._engine.exec_words, name)
         try:
@@ -311,17 +320,17 @@ class BareAdapter:
         return replace(done, argv=tuple(argv), returncode=code)
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
-        """Return the words of `exec`."""
+        """Return the command line that runs a command in a container."""
         words = self._call(f"exec in {name}", self._engine.exec_words, name)
         return ExecCommand((*words, *argv), {"PATH": self._path})
 
     def stop_container(self, name: str) -> None:
-        """Send SIGTERM, a second later SIGKILL, and disconnect the container."""
+        """Send SIGTERM and a second later SIGKILL to the container, and disconnect it."""
         self._cache.containers.pop(name, None)
         self._call(f"stop {name}", self._engine.stop, name)
 
     def start_container(self, name: str) -> ContainerInfo:
-        """Start a stopped container on its root."""
+        """Start a stopped container again on its old root file system."""
         self._cache.containers.pop(name, None)
         return self._call(f"start {name}", self._engine.start, name)
 
@@ -335,11 +344,11 @@ class BareAdapter:
     # --- trouble
 
     def repair(self) -> None:
-        """Repair the rules by the backend."""
+        """Repair the rules with the network backend."""
         self._call("repair", self._engine.wiring.repair)
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
-        """Start a container in a child process and kill that process tree, then the daemons."""
+        """Start a container in a child process, kill its process tree, then the daemons."""
         crash = partial(_crash, self._engine)
         self._call(f"crash {spec.name}", crash, spec, spec.command or FOR_EVER, after)
         for pid in self._daemons.pids:

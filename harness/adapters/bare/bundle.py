@@ -1,8 +1,8 @@
 """An OCI bundle: a root file system of the test image, and its config.json.
 
 The format is that of https://github.com/opencontainers/runtime-spec/blob/v1.0.2/config.md. The
-image's tree is unpacked once per host; each container has a separate overlay on it. The
-capabilities, masked and read-only paths are the defaults of engines.
+image's tree is unpacked once per host; each container has a separate overlay on it. Capabilities,
+masked paths and read-only paths have the values that engines use by default.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def mount_root(bundle: Path, image: Path) -> None:
 
 
 def unmount(bundle: Path, *names: str) -> None:
-    """Unmount mounts of a bundle, such as its `netns`; by default all."""
+    """Unmount the named mounts of a bundle, such as `netns`; by default all of them."""
     for name in names or ("rootfs", "netns"):
         while os.path.ismount(path := bundle / name):
             umount(str(path))
 
 
 def hold_netns(bundle: Path, namespace: int) -> Path:
-    """Bind-mount a netns descriptor to a path in the bundle, until `unmount`."""
+    """Bind-mount a netns to a path in the bundle, so that it exists until `unmount`."""
     path = bundle / "netns"
     path.touch()
     mount(f"/proc/self/fd/{namespace}", str(path), flags=MS_BIND)
@@ -90,8 +90,8 @@ FILES: Final = ("resolv.conf", "hostname", "hosts")
 def write_files(home: Path, spec: ContainerSpec, addresses: Sequence[str], resolver: str) -> None:
     """Write the container's `/etc/resolv.conf`, `/etc/hostname` and `/etc/hosts`.
 
-    `resolver` is the content of resolv.conf if the spec names no servers. The hosts file has the
-    loopback's names, the container's name, and the requested entries.
+    `resolver` is the content of resolv.conf if the container's spec names no DNS servers. The hosts
+    file has the names of the loopback addresses, the container's name, and the requested entries.
     """
     hostname = spec.hostname or spec.name
     servers = "".join(f"nameserver {server}\n" for server in spec.dns)

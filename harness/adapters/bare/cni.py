@@ -1,9 +1,10 @@
-"""CNI without a library: a network's plugin list, and calls of the plugins one by one.
+"""Driver of CNI plugins without CNI's library: builds a network's plugin list and runs each plugin.
 
-https://github.com/containernetworking/cni/blob/spec-v1.0.0/SPEC.md. Each plugin is a program that
-takes a configuration on standard input and the verb in its environment; the result of one is
-passed to the next. The last result is kept in a file, because DEL needs it. The file is written
-before the next plugin is called, so that a DEL finds everything after an interrupted ADD.
+https://github.com/containernetworking/cni/blob/spec-v1.0.0/SPEC.md. Each plugin is a program. It
+takes a configuration on standard input and the verb (ADD or DEL) in its environment. The result of
+one plugin is passed to the next. The last result is kept in a file, because DEL needs it. The file
+is written before the next plugin is called, so that DEL finds the result even after an interrupted
+ADD.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _HOSTS_OWN: Final = ("0.0.0.0", "::")  # noqa: S104 # not bound, written
 
 
 class CniError(Exception):
-    """A plugin refused; the message has its name and its error."""
+    """A plugin refused the request; the message has the plugin's name and its error."""
 
 
 class CniBroken(Exception):
@@ -40,27 +41,27 @@ class CniBroken(Exception):
 
 
 class CniAttachment(NamedTuple):
-    """An interface of a container."""
+    """Attachment of a container to a network: one interface."""
 
     network: str
     container: str
     interface: str
     netns: str
     folder: Path
-    """The directory of its results: the container's bundle."""
+    """The directory of the CNI results: the container's bundle."""
     prefix: str = ""
-    """The folder in which plugins are looked for first."""
+    """The folder in which plugins are searched first."""
 
     @property
     def kept(self) -> Path:
-        """The file with the last result."""
+        """The path of the file with the last result."""
         return self.folder / f"{self.network}.{self.interface}.json"
 
 
 def folder(prefix: str = "") -> str:
-    """Return the first folder that has all plugins, or an empty text.
+    """Return the first folder that has all plugins; an empty text if there is none.
 
-    Folders below a `prefix`, with an unpacked package, come first.
+    Folders below `prefix`, which has an unpacked package, are searched first.
     """
     own = [f"{prefix}{name}" for name in _FOLDERS] if prefix else []
     for name in (*own, *_FOLDERS):
@@ -70,7 +71,10 @@ def folder(prefix: str = "") -> str:
 
 
 def version(prefix: str = "") -> str:
-    """Return the newest specification version that the plugins support; they report no other."""
+    """Return the newest version of the CNI specification that the plugins support.
+
+    Plugins do not report a version of their own.
+    """
     try:
         done = subprocess.run(
             [f"{folder(prefix)}/bridge", "--version"],
@@ -86,21 +90,21 @@ def version(prefix: str = "") -> str:
 
 
 def missing(prefix: str = "") -> list[str]:
-    """Return the missing plugins and the missing programs that plugins run."""
+    """Return the plugins that are missing and the missing programs that plugins run."""
     absent = [] if folder(prefix) else missing_plugins(*PLUGINS)
     return absent + programs.missing("", ("iptables",))
 
 
 def missing_plugins(*plugins: str) -> list[str]:
-    """Return the plugins that are in no folder."""
+    """Return the plugins that no folder has."""
     path = ":".join(_FOLDERS)
     return [f"CNI plugin {name}" for name in plugins if not shutil.which(name, path=path)]
 
 
 def conf(spec: NetworkSpec, bridge: str, state: Path) -> dict[str, Any]:
-    """Return the plugin list of a network whose subnets and gateways are set.
+    """Return the plugin list of a network; the spec has its subnets and gateways.
 
-    The list has a bridge with an address and masquerade, ports, and a firewall that isolates
+    The plugins are bridge (with an address and masquerade), portmap, and firewall, which isolates
     networks: https://www.cni.dev/plugins/current/.
     """
     ranges = [[_range(spec.subnet, spec.gateway, spec.ip_range)]]
@@ -139,10 +143,10 @@ def add(
     *,
     first: bool = True,
 ) -> Endpoint:
-    """Connect a container to a network; a refused one is undone by `delete`.
+    """Connect a container to a network; call `delete` if a plugin refuses.
 
-    Only the `first` network of a container gives it default routes and the requested addresses
-    and ports. Raises `CniError` and `CniBroken`.
+    Only the `first` network of a container gives the container default routes, and the requested
+    addresses and ports. Raises `CniError` and `CniBroken`.
     """
     answer: dict[str, Any] = {}
     for plugin in network["plugins"]:
@@ -162,9 +166,9 @@ def delete(
 ) -> None:
     """Disconnect a container: call every plugin with DEL, the last one first.
 
-    The plugins get the requested ports, without which portmap does nothing. A failed DEL is
-    repeated, as engines do: after an ADD that was killed before the masquerade, bridge's DEL
-    fails at the masquerade, when everything else is done.
+    The plugins get the requested ports, because portmap does nothing without them. A failed DEL is
+    repeated, as engines do. The reason is an ADD that was killed before it added the masquerade
+    rule: DEL of the bridge plugin then fails at that rule, after it has removed everything else.
     """
     answer: dict[str, Any] = {}
     with contextlib.suppress(FileNotFoundError, ValueError):
@@ -201,9 +205,9 @@ def loopback(attachment: CniAttachment) -> None:
 
 
 def lease(attachment: CniAttachment, ipam: Mapping[str, Any], wanted: Sequence[object]) -> Endpoint:
-    """Call just the plugin of an `ipam` section, to reserve addresses.
+    """Reserve addresses: call only the plugin of an `ipam` section.
 
-    Raises `CniError` if the `wanted` addresses are unavailable or none is free.
+    Raises `CniError` if the `wanted` addresses are unavailable, or if no address is free.
     """
     args = {"args": {"cni": {"ips": list(map(str, wanted))}}} if wanted else {}
     conf = {"type": ipam["type"], "ipam": ipam, **args}
@@ -213,17 +217,17 @@ def lease(attachment: CniAttachment, ipam: Mapping[str, Any], wanted: Sequence[o
 
 
 def release(attachment: CniAttachment, ipam: Mapping[str, Any]) -> None:
-    """Release the addresses of `lease`."""
+    """Release the addresses that `lease` reserved."""
     conf = {"type": ipam["type"], "ipam": ipam}
     _call("DEL", attachment, attachment.network, conf, {})
 
 
 def _arguments(kind: str, spec: ContainerSpec) -> dict[str, Any]:
-    """Return a container's `args` and `runtimeConfig` for one plugin, by CNI's conventions.
+    """Return the `args` and `runtimeConfig` sections of a container for one plugin.
 
-    https://github.com/containernetworking/cni/blob/spec-v1.0.0/CONVENTIONS.md. A container that
-    publishes ports can reach them itself, which needs hairpin mode on its bridge port. On every
-    port, hairpin mode would return broadcasts to their senders.
+    https://github.com/containernetworking/cni/blob/spec-v1.0.0/CONVENTIONS.md. Hairpin mode is on
+    only for containers that publish ports: they reach these ports themselves. Hairpin mode on every
+    bridge port would return broadcasts to their senders.
     """
     if kind == "portmap":
         return _ports(spec)
@@ -242,7 +246,7 @@ def _ports(spec: ContainerSpec) -> dict[str, Any]:
 
 
 def mappings(port: Publish) -> Iterator[dict[str, Any]]:
-    """Yield portmap's mappings of a published port or range."""
+    """Yield the port mappings of a published port or range, in portmap's format."""
     for number in range(port.count):
         found: dict[str, Any] = {
             "hostPort": port.host_port + number,

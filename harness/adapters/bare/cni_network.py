@@ -1,7 +1,7 @@
-"""Networks of bare runtimes by CNI: the plugins are called for each container.
+"""Network backend of bare runtimes that calls the CNI plugins for each container.
 
 CNI does not remove a bridge with the last container, so this module does, as an engine would. All
-of it runs inside the host.
+of the module runs inside the host.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ TRIAL: Final = NetworkSpec(
     subnet6=IPv6Network("2001:db8:74::/64"),
     gateway6=IPv6Address("2001:db8:74::1"),
 )
-"""The network of a trial run, with documentation addresses: RFC 5737 and RFC 3849."""
+"""The network of the trial netns, with documentation addresses: RFC 5737 and RFC 3849."""
 
 
 @dataclass(frozen=True, slots=True)
 class CniBackend:
-    """Network backend of CNI's plugins; those in the folder `prefix` come first."""
+    """Network backend of CNI's plugins; plugins in the folder `prefix` take precedence."""
 
     prefix: str = ""
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The packages of the plugins and of the programs that they run."""
+        """The packages with the plugins, and with the programs that the plugins run."""
         return ("containernetworking-plugins", "iptables")
 
     def missing(self) -> list[str]:
-        """Return the missing ones."""
+        """Return the missing plugins, and the missing programs that the plugins run."""
         return cni.missing(self.prefix)
 
     # --- networks
 
     def begin(self) -> None:
-        """Create the default network unless it exists, and test it with a trial connection."""
+        """Create the default network unless it exists, and test it by connecting a trial netns."""
         if DEFAULT_NETWORK not in networks.names():
             networks.save(DEFAULT)
         self._try_out(DEFAULT_NETWORK)
 
     def repair(self) -> None:
-        """Do nothing: CNI documents no repair, and rules come with ADD only."""
+        """Do nothing: CNI documents no repair, and only ADD creates rules."""
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
-        """Choose subnets and test the network with a trial connection, which creates the bridge."""
+        """Choose subnets, and test the network with a trial netns, which creates the bridge."""
         networks.save(networks.completed(spec, "no CNI plugin supports"))
         try:
             self._try_out(spec.name)
@@ -91,7 +91,7 @@ class CniBackend:
     # --- containers
 
     def checked(self, spec: ContainerSpec) -> ContainerSpec:
-        """Check the requested ports, addresses and MAC, which need a CNI network."""
+        """Return the spec if it can be fulfilled: ports, addresses and a MAC need a CNI network."""
         if isinstance(spec.mode, Bridge):
             _check_addresses(spec)
         else:
@@ -101,7 +101,7 @@ class CniBackend:
         return replace(spec, ports=tuple(_settled(port) for port in spec.ports))
 
     def wire(self, record: BareRecord) -> WiredNetns:
-        """Call every plugin of every network with ADD."""
+        """Connect a container: call every plugin of every network with ADD."""
         with NetNS.new() as space:
             netns = bundle.hold_netns(store.bundle(record.spec.name), space.fd)
         attachments = list(store.attachments(record, self.prefix))
@@ -113,7 +113,7 @@ class CniBackend:
         return WiredNetns(endpoints, str(netns))
 
     def unwire(self, record: BareRecord) -> None:
-        """Call the plugins with DEL, and release the netns."""
+        """Disconnect a container: call the plugins with DEL, and release the netns."""
         for item in store.attachments(record, self.prefix):
             with contextlib.suppress(ProgramRefused):
                 cni.delete(item, _conf(item.network), record.spec)
@@ -122,11 +122,10 @@ class CniBackend:
     # --- tries
 
     def _try_out(self, network: str) -> None:
-        """Connect and disconnect a netns, which creates the bridge of the network.
+        """Connect and disconnect a trial netns, which creates the bridge of the network.
 
-        This also creates the firewall plugin's rules. Masquerade and ports are left out because
-        they take most of the time: their rules are per container, or shared and created by
-        `_try_ports`.
+        The firewall plugin creates its rules too. Masquerade and ports are left out, because they
+        take most of the time. Their rules belong to one container, or `_try_ports` creates them.
         """
         conf = _conf(network)
         bridge, _, walls = conf["plugins"]
@@ -138,9 +137,10 @@ class CniBackend:
             done.touch()
 
     def _try_ports(self, *, dual: bool) -> None:
-        """Make portmap create the chains that all ports share.
+        """Make portmap create the chains that all published ports share.
 
-        A separate bridge is used, because the first port changes a bridge.
+        The trial uses a separate bridge, because the first published port changes settings of its
+        bridge.
         """
         conf = cni.conf(TRIAL if dual else replace(TRIAL, subnet6=None), TRIAL.name, HOME)
         conf["plugins"] = [item for item in conf["plugins"] if item["type"] != "firewall"]
@@ -188,7 +188,7 @@ def _check_addresses(spec: ContainerSpec) -> None:
 
 
 def _settled(port: Publish) -> Publish:
-    """Choose a free host port where none is given, because portmap needs a number."""
+    """Return a published port with a free host port if it has none: portmap needs a number."""
     if port.host_port:
         return port
     kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}.get(port.protocol)

@@ -1,7 +1,7 @@
 """Engine around a bare runtime: prepares roots, connects network namespaces and keeps records.
 
-It runs inside the host. Each step first writes to disk all that is needed to undo it, so that the
-next `begin` cleans up after a killed start.
+The engine runs inside the host. Before each step it writes to disk all that is needed to undo the
+step. If a start is killed, the next `begin` therefore removes all its resources.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class BareEngine:
         return store.facts(record)
 
     def start(self, name: str) -> ContainerInfo:
-        """Start a stopped container on its root."""
+        """Start a stopped container again on its old root file system."""
         record = self._look(name)
         if record.alive:
             return store.facts(record)
@@ -104,7 +104,7 @@ class BareEngine:
         return record
 
     def _netns(self, spec: ContainerSpec) -> str | None:
-        """Return the netns to join: a path, `""` for a new one, `None` for the host's."""
+        """Return the netns to join: a path, `""` for a new netns, `None` for the host's."""
         match spec.mode:
             case Host():
                 return None
@@ -121,11 +121,11 @@ class BareEngine:
                 return ""
 
     def inspect(self, name: str) -> ContainerInfo:
-        """Return the facts of a container; clean up if it has ended by itself."""
+        """Return the facts about a container; disconnect it if it has ended by itself."""
         return store.facts(self._look(name))
 
     def stop(self, name: str) -> None:
-        """Stop a container and disconnect it; a stopped container stays stopped."""
+        """Stop a container and disconnect it; do nothing if it is stopped already."""
         record = self._look(name)
         if record.alive:
             self._end(record)
@@ -155,7 +155,7 @@ class BareEngine:
         return record
 
     def _clear(self, name: str) -> None:
-        """Remove all resources of a container; unmount even if a plugin fails."""
+        """Remove all resources of a container; unmount its file systems even if a plugin fails."""
         home = store.bundle(name)
         try:
             with contextlib.suppress(ProgramRefused, EOFError):
@@ -201,7 +201,7 @@ class BareEngine:
 
 
 def _in_place(record: BareRecord) -> tuple[Endpoint, ...]:
-    """Return the endpoints that the runtime itself has connected, once they are usable."""
+    """Return the endpoints that the runtime itself has configured, once they are usable."""
     path = f"/proc/{record.pid}/ns/net"
     with NetNS.own() as here, NetNS.at(path) as space, Netlink(space) as netlink:
         await_ready([space, here])

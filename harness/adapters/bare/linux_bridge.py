@@ -1,9 +1,9 @@
-"""Networks of bare runtimes by Linux bridges, as an operator creates them without CNI.
+"""Network backends of bare runtimes with Linux bridges, as an operator without CNI creates them.
 
-Each bridge has gateway addresses, and its subnets are masqueraded when packets leave the bridge;
-networks are not isolated from each other. host-local, one of CNI's plugins, assigns addresses.
-With `LinuxBridge` the runtime itself creates the veth pairs; `VethBridge` creates them for a
-runtime that joins any netns. All of this runs inside the host.
+Each bridge has the gateway addresses. Packets that leave the bridge are masqueraded. Networks are
+not isolated from each other. host-local, one of CNI's plugins, assigns addresses. With
+`LinuxBridge` the runtime itself creates the veth pairs. `VethBridge` creates them for a runtime
+that can join an existing netns. All of this runs inside the host.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ _SOURCE_NAT: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class LinuxBridge:
-    """Networks as Linux bridges: `bridge` and `spec` are the default one's name and spec.
+    """Network backend whose networks are Linux bridges.
 
-    If another program creates the default bridge, `made_by` calls it, again after a flush of the
-    firewall.
+    `bridge` is the name of the default network's bridge, and `spec` the spec of that network. If
+    another program creates that bridge, `made_by` calls the program. `made_by` is called again
+    after a flush of the firewall.
     """
 
     bridge: str
@@ -54,7 +55,7 @@ class LinuxBridge:
         return ("containernetworking-plugins",)
 
     def missing(self) -> list[str]:
-        """Return the plugin if it is missing."""
+        """Return the host-local plugin if it is missing."""
         return cni.missing_plugins("host-local")
 
     # --- networks
@@ -78,7 +79,7 @@ class LinuxBridge:
                 self._rule(networks.load(name))
 
     def create(self, spec: NetworkSpec) -> NetworkInfo:
-        """Create a network: another bridge."""
+        """Create a network with a new bridge."""
         spec = networks.completed(spec, "a Linux bridge does not support")
         self._make(spec)
         networks.save(spec)
@@ -89,7 +90,7 @@ class LinuxBridge:
         return networks.facts(networks.load(name), self.link(name))
 
     def remove(self, name: str) -> None:
-        """Remove the bridge and its nftables table."""
+        """Remove the bridge and the nftables table of a network."""
         networks.load(name)
         table = self._table(name)
         with NetNS.own() as here, Netlink(here) as netlink, nftables.Nft() as tables:
@@ -130,7 +131,7 @@ class LinuxBridge:
     # --- containers
 
     def checked(self, spec: ContainerSpec) -> ContainerSpec:
-        """Refuse ports, and addresses and MACs in modes without a bridge."""
+        """Refuse published ports, and refuse an address or MAC in a mode without a bridge."""
         given: dict[str, object] = {"publish": spec.ports}
         if not isinstance(spec.mode, Bridge):
             given |= {"mac": spec.mac, "ip": spec.ip or spec.ip6}
@@ -139,9 +140,9 @@ class LinuxBridge:
         return spec
 
     def wire(self, record: BareRecord) -> WiredNetns:
-        """Lease addresses from host-local: the requested ones or the next free ones.
+        """Lease addresses from host-local: the requested addresses or the next free ones.
 
-        The last freed address is not reused at once: neighbours still have its old MAC.
+        The address that was freed last is not reused at once: neighbours still have its old MAC.
         """
         found = []
         for number, item in enumerate(store.attachments(record, self.prefix)):
@@ -153,7 +154,7 @@ class LinuxBridge:
         return WiredNetns(tuple(found))
 
     def unwire(self, record: BareRecord) -> None:
-        """Release the addresses; the link goes with its netns."""
+        """Release the addresses; the kernel removes the link together with its netns."""
         for item in store.attachments(record, self.prefix):
             with contextlib.suppress(ProgramRefused):
                 cni.release(item, self._ipam(item.network))
@@ -165,13 +166,13 @@ class LinuxBridge:
 
 
 def _mac(bridge: str) -> str:
-    """Return a fixed MAC for a bridge; otherwise the bridge takes the changing MAC of a port."""
+    """Return a fixed MAC for a bridge; without one its MAC changes with its ports."""
     digest = hashlib.sha256(bridge.encode()).digest()
     return rtnetlink.mac_text(bytes([2, *digest[:5]]))
 
 
 def _forwarding(netlink: Netlink, versions: Collection[int]) -> dict[str, str | int]:
-    """Return sysctls that turn on forwarding and keep accepting router advertisements."""
+    """Return sysctls that turn on forwarding while the host still accepts router advertisements."""
     names = rtnetlink_dump.links_with_ra_routes(netlink) if 6 in versions else []
     listening: dict[str, str | int] = {f"net.ipv6.conf.{name}.accept_ra": 2 for name in names}
     return listening | {_FORWARDING[version]: 1 for version in versions}
@@ -201,12 +202,12 @@ _OFF: Final = ("accept_ra", "accept_dad")
 
 @dataclass(frozen=True, slots=True)
 class VethBridge(LinuxBridge):
-    """Bridges of `LinuxBridge`, with a netns and veth pairs for a runtime that joins any netns.
+    """`LinuxBridge` that also creates netns and veth pairs, for a runtime that joins a netns.
 
-    This is what an operator without CNI does with `ip`: a network namespace, a veth pair whose
-    other end is a bridge port, addresses and default routes. Router advertisements are ignored,
-    because any container on the bridge can send them. Duplicate address detection is off:
-    host-local gives each address once, and the detection takes a second.
+    An operator without CNI does the same with `ip`: creates a network namespace, a veth pair whose
+    other end is a bridge port, addresses and default routes. Containers ignore router
+    advertisements, because any container on the bridge can send them. Duplicate address detection
+    is off, because it takes a second and host-local assigns each address once.
     """
 
     def wire(self, record: BareRecord) -> WiredNetns:
@@ -236,7 +237,7 @@ class VethBridge(LinuxBridge):
         return WiredNetns(tuple(replace(item, mac=link.mac) for item, link in own), str(path))
 
     def unwire(self, record: BareRecord) -> None:
-        """Remove the veth pairs, even if a joining container keeps the netns, and the leases."""
+        """Release the addresses, and remove the veth pairs even of a netns still in use."""
         ends = [rtnetlink.del_link(_end(record, number)) for number in range(len(record.attached))]
         with NetNS.own() as here, Netlink(here) as netlink:
             netlink.send(ends, missing_ok=True)
@@ -278,6 +279,6 @@ def configuration(index: int, endpoint: Endpoint) -> Iterator[Request]:
 
 
 def _end(record: BareRecord, number: int) -> str:
-    """Return the name of the host's end, which no other container ever has."""
+    """Return the name of the host's end of a veth pair; every container gets a new name."""
     digest = hashlib.sha256(f"{record.spec.name}-{record.serial}".encode()).hexdigest()
     return f"veth{digest[:8]}-{number}"

@@ -1,7 +1,7 @@
-"""Networks of bare runtimes: their specs on disk in the host, and the choice of free subnets.
+"""Specs of a bare runtime's networks, on disk in the host, and the choice of free subnets.
 
 Neither CNI nor a Linux bridge prevents overlapping subnets, so this module does, as an engine
-would. All of it runs inside the host.
+would. All of the module runs inside the host.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from linux.netns import NetNS
 
 _FOLDER: Final = HOME / "networks"
 ADDRESSES: Final = _FOLDER / "addresses"
-"""The directory in which host-local notes the assigned addresses."""
+"""The directory in which host-local stores the assigned addresses."""
 POOL: Final = IPv4Network("10.86.0.0/15")
 _POOL6: Final = IPv6Network("fd00:86::/48")
 
@@ -56,7 +56,7 @@ def load(name: str) -> NetworkSpec:
 
 
 def save(spec: NetworkSpec) -> None:
-    """Write the spec of a network whose subnets and gateways are set."""
+    """Write the spec of a network; its subnets and gateways must be set."""
     _FOLDER.mkdir(parents=True, exist_ok=True)
     _path(spec.name).write_bytes(pickle.dumps(spec))
 
@@ -71,7 +71,7 @@ def _path(name: str) -> Path:
 
 
 def bridge_name(kind: str, network: str) -> str:
-    """Return the bridge name of a network: a hash, as link names have at most 15 characters."""
+    """Return a network's bridge name, with a hash: link names have at most 15 characters."""
     return f"{kind}-{hashlib.sha256(network.encode()).hexdigest()[: 13 - len(kind)]}"
 
 
@@ -87,10 +87,10 @@ def gateways(spec: NetworkSpec) -> tuple[IPv4Interface | IPv6Interface, ...]:
 
 
 def completed(spec: NetworkSpec, refusal: str) -> NetworkSpec:
-    """Return a new network's spec with subnets and gateways chosen or checked.
+    """Return a new network's spec with subnets and gateways; requested ones are checked.
 
-    Raises `ProgramRefused` for values that are invalid or overlap others, for a name that is
-    taken, and with `refusal` for an option that the backend does not have.
+    Raises `ProgramRefused` for an invalid or overlapping subnet and for a name that is taken. For
+    an option that the network backend does not have, the message is `refusal`.
     """
     for option, value in (("internal", spec.internal), ("icc=false", not spec.icc)):
         if value:
@@ -121,7 +121,7 @@ def completed(spec: NetworkSpec, refusal: str) -> NetworkSpec:
 
 
 def _used_subnets() -> Iterator[Subnet]:
-    """Yield the subnets that the host routes or has an address in."""
+    """Yield the subnets to which the host has a route or an address."""
     with NetNS.own() as here, Netlink(here) as netlink:
         held = [item.address.network for item in rtnetlink_dump.addresses(netlink)]
         routed = [item.destination for item in rtnetlink_dump.routes(netlink)]

@@ -1,8 +1,8 @@
-"""Protocols of a bare runtime, which starts processes in namespaces, and of network backends.
+"""Protocols of bare runtimes, which only start processes in namespaces, and of network backends.
 
-A new runtime of this kind is a small file: it starts a container, ends what a signal to pid 1
-does not end, and runs commands inside. A `NetworkBackend` connects its containers to networks:
-CNI's plugins, or the runtime's own way.
+The driver of a new bare runtime is a small file. The driver starts a container, removes what is
+left after a signal has ended pid 1, and runs commands in containers. A `NetworkBackend` connects
+the containers to networks, with CNI's plugins or with another tool.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class StartRequest:
     """The request to start a container.
 
     `home` is the container's directory, with the mount point `rootfs` and the files `hosts`,
-    `hostname` and `resolv.conf`. `netns` is the path of a network namespace to join, `""` means
-    a new one, `None` the host's. `endpoints` are to be made, or exist in `netns` already; `links`
-    are their bridges in the host.
+    `hostname` and `resolv.conf`. `netns` is the path of a network namespace to join; `""` means a
+    new namespace, `None` the host's. The runtime makes the `endpoints`, unless they exist in
+    `netns` already. `links` are the bridges of these endpoints in the host.
     """
 
     spec: ContainerSpec
@@ -38,36 +38,37 @@ class StartRequest:
 
     @property
     def name(self) -> str:
-        """The name."""
+        """The container's name."""
         return self.spec.name
 
     @property
     def hostname(self) -> str:
-        """The hostname."""
+        """The container's hostname."""
         return self.spec.hostname or self.spec.name
 
     @property
     def root(self) -> Path:
-        """The mount point of the root file system."""
+        """The mount point of the container's root file system."""
         return self.home / "rootfs"
 
     @property
     def log(self) -> Path:
-        """The log file."""
+        """The path of the container's log file."""
         return self.home / "log"
 
 
 class BareRuntime(Protocol):
-    """A runtime that starts processes in namespaces. Its methods are called inside the host.
+    """Runtime that only starts processes in namespaces.
 
-    It has to be picklable. `ProgramRefused` is an orderly refusal, `ProgramBroken` a failure.
+    Its methods are called inside the host, so the object has to be picklable. They raise
+    `ProgramRefused` for an orderly refusal and `ProgramBroken` for a failure.
     """
 
     def start(self, request: StartRequest) -> int:
         """Start a container and return its first process's pid in the host."""
 
     def forget(self, name: str, home: Path) -> None:
-        """Remove the rest of a container that has ended or was started half-way."""
+        """Remove what is left of a container that has ended, or whose start was interrupted."""
 
     def exec_words(self, name: str, pid: int) -> Sequence[str]:
         """Return the command prefix that runs a command in a container."""
@@ -75,17 +76,17 @@ class BareRuntime(Protocol):
 
 @runtime_checkable
 class StopsContainers(Protocol):
-    """A `BareRuntime` whose containers cannot be ended by a signal to a process of the host."""
+    """A `BareRuntime` that stops a container itself, because a signal to a host process cannot."""
 
     def end(self, name: str, pid: int, grace: float) -> None:
-        """End a container: SIGTERM, and SIGKILL after `grace` seconds, at once without any."""
+        """End a container: send SIGTERM, and SIGKILL `grace` seconds later."""
 
 
 @dataclass(frozen=True, slots=True)
 class WiredNetns:
-    """The result of `NetworkBackend.wire`: the endpoints, and the netns that has them.
+    """Result of `NetworkBackend.wire`: the endpoints of a container, and the netns that has them.
 
-    Without a `netns` the runtime creates one and configures the `endpoints` in it.
+    If `netns` is missing, the runtime creates a netns and configures the `endpoints` in it.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -93,15 +94,15 @@ class WiredNetns:
 
 
 class NetworkBackend(Protocol):
-    """Backend that connects containers to networks: a dataclass, called inside the host."""
+    """Backend that connects containers to networks: a dataclass with methods run in the host."""
 
     @property
     def prefix(self) -> str:
-        """The folder in which its programs are looked for first."""
+        """The folder in which the backend's programs are searched first."""
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The packages that it needs."""
+        """The packages that the backend needs."""
 
     def missing(self) -> list[str]:
         """Return the missing programs of the backend."""
@@ -122,10 +123,13 @@ class NetworkBackend(Protocol):
         """Remove a network without containers."""
 
     def checked(self, spec: ContainerSpec) -> ContainerSpec:
-        """Return the spec with open values chosen; raise `ProgramRefused` for impossible ones."""
+        """Return the container's spec with all open values chosen.
+
+        Raises `ProgramRefused` for impossible values.
+        """
 
     def wire(self, record: BareRecord) -> WiredNetns:
         """Connect a container to the networks of its record, before it starts."""
 
     def unwire(self, record: BareRecord) -> None:
-        """Disconnect a container that has ended; also after an interrupted `wire`."""
+        """Disconnect a container that has ended, or whose `wire` was interrupted."""

@@ -1,6 +1,7 @@
-"""Records of a bare runtime's containers on disk in the host, and their processes.
+"""Records of a bare runtime's containers, on disk in the host, and checks of their processes.
 
-Such a runtime stores neither network names nor addresses nor exited containers.
+The records exist because such a runtime stores neither network names nor addresses nor exited
+containers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ HOME: Final = Path("/run/netmodes/bare")
 
 @dataclass(frozen=True, slots=True)
 class BareRecord:
-    """The record of a container, which runs while its pid 1 still has this `start_time`."""
+    """Record of a container; the container runs while its pid 1 still has this `start_time`."""
 
     spec: ContainerSpec
     args: tuple[str, ...]
@@ -35,14 +36,14 @@ class BareRecord:
     start_time: int = 0
     endpoints: tuple[Endpoint, ...] = ()
     attached: tuple[str, ...] = ()
-    """The networks that it is or may be connected to, `eth0` first."""
+    """The networks to which the container is or may be connected, in the order eth0, eth1, …"""
     ports: tuple[Publish, ...] = field(default=())
     serial: str = field(default_factory=lambda: secrets.token_hex(6))
     """Value that distinguishes the container from others of the same name."""
 
     @property
     def alive(self) -> bool:
-        """True while its pid 1 runs."""
+        """True while the container's pid 1 runs."""
         return bool(self.pid) and process_born(self.pid) == self.start_time
 
 
@@ -79,7 +80,7 @@ def load(name: str) -> BareRecord:
 
 
 def is_complete(name: str) -> bool:
-    """Return True if the start of a container was completed."""
+    """Return True if the start of a container was completed, False if it was interrupted."""
     try:
         return load(name).is_complete
     except ProgramRefused:
@@ -87,10 +88,11 @@ def is_complete(name: str) -> bool:
 
 
 def attachments(record: BareRecord, prefix: str) -> Iterator[CniAttachment]:
-    """Yield the interfaces that a container has or may have; `prefix` may hold plugins.
+    """Yield the CNI attachments that a container has, or may have after an interrupted start.
 
-    The id for CNI is unique, as an engine's is, so that residue of a container is not attributed
-    to a later one of the same name.
+    The container id for CNI is unique, as an engine's id is. Residue of a container is therefore
+    not attributed to a later container with the same name. `prefix` is a folder that may have
+    plugins.
     """
     home, own = bundle(record.spec.name), f"{record.spec.name}-{record.serial}"
     for number, network in enumerate(record.attached):

@@ -1,8 +1,8 @@
 """Adapter for any Docker-compatible command line, from a description of it (`CliSpec`).
 
-A command that exits with an error and a message has *refused*. A command is *broken* if a signal
-ends it, or if it exceeds its time limit, prints nothing or prints garbage. That is an error of
-the run, with the command, its output and the daemon's log.
+A command that exits with an error and a message has *refused* the request. A command is *broken* if
+a signal ends it, or if it exceeds its time limit, prints nothing or prints garbage. A broken
+command is an error of the test run. The error has the command, its output and the daemon's log.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class CliAdapter:
     # --- up and down -----------------------------------------------------------
 
     def start(self) -> None:
-        """Start the daemons that do not run, and load the image unless it is there."""
+        """Start the daemons that are not running, and load the image if it is missing."""
         self._start_daemons()
         self._run_checked("list containers", *self._words.containers)
         if self._spec.load_image and not self._cache.image:
@@ -92,7 +92,7 @@ class CliAdapter:
         self._daemons.start()
 
     def stop(self) -> None:
-        """Remove everything and stop the daemons, the last one first."""
+        """Remove all containers and networks and stop the daemons, the last one first."""
         self._cache.forget()
         if self._words.reset:
             self._run_checked("reset", *self._words.reset)
@@ -109,7 +109,7 @@ class CliAdapter:
         return self.network_facts(spec.name)
 
     def network_facts(self, name: str) -> NetworkInfo:
-        """Call `network inspect`; read an unreported gateway from the interface."""
+        """Call `network inspect`; read a gateway that it does not report from the bridge."""
         if known := self._cache.networks.get(name):
             return known
         if name == DEFAULT_NETWORK and self.dialect.default_network != "bridge":
@@ -132,7 +132,7 @@ class CliAdapter:
         return found
 
     def bridges_at(self) -> str:
-        """Return the path of the bridges' netns below /proc of the host, `""` for its own."""
+        """Return the path of the bridges' netns below /proc of the host; `""` for the host's."""
         pid_file, path = self._spec.bridges_at
         return (
             f"{self._host.call(Path.read_text, Path(pid_file)).strip()}/{path}" if pid_file else ""
@@ -162,7 +162,7 @@ class CliAdapter:
     # --- containers ------------------------------------------------------------
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
-        """Call `run -d`, or `create`, `network connect` and `start`; undo a refused start."""
+        """Call `run -d`, or `create`, `network connect` and `start`; remove a refused container."""
         request, words = f"run {spec.name}", arguments.container(self._spec, spec)
         self._cache.containers.pop(spec.name, None)
         self._cache.joins(spec)
@@ -183,7 +183,7 @@ class CliAdapter:
 
     @contextlib.contextmanager
     def _removed_on_refusal(self, name: str) -> Iterator[Sequence[str]]:
-        """Yield options that write the container's id; remove the container on refusal."""
+        """Yield options that write the new container's id; remove the container on a refusal."""
         option, path = self._words.cidfile, f"{self._home}/cid-{os.getpid()}-{name}"
         try:
             yield (option, path) if option else ()
@@ -224,7 +224,7 @@ class CliAdapter:
         return replace(done, argv=tuple(argv))
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
-        """Return the words of `exec -i --privileged`."""
+        """Return the `exec -i --privileged` command line that runs a command in a container."""
         words = (*self._words.converse, self._spec.named(name), *argv)
         return ExecCommand(self._line(*words), self._env)
 
@@ -240,7 +240,7 @@ class CliAdapter:
         return self.inspect(name)
 
     def remove(self, *names: str) -> None:
-        """Call `rm -f`, many in one command, joining containers before the joined ones."""
+        """Call `rm -f` with many containers per command, joining containers before joined ones."""
         for name in names:
             self._cache.containers.pop(name, None)
         for some in self._cache.joiners_first(names):
@@ -263,7 +263,7 @@ class CliAdapter:
     # --- trouble ---------------------------------------------------------------
 
     def repair(self) -> None:
-        """Repair the rules as documented: by a command, or else by a restart of the last daemon."""
+        """Repair the rules as documented: with a command, or else by restarting the last daemon."""
         if self._words.repair:
             self._run_checked("repair", *self._words.repair)
         elif self._daemons.pids:
@@ -271,7 +271,7 @@ class CliAdapter:
             self.start()
 
     def crash(self, spec: ContainerSpec, *, after: float) -> None:
-        """Call `run -d`, and send SIGKILL to it and the last daemon."""
+        """Call `run -d`, and send SIGKILL to that process and to the last daemon."""
         self.network_facts(DEFAULT_NETWORK)  # to be cached while the daemon is down
         words = self._line(*self._words.run, *arguments.container(self._spec, spec))
         log = f"/run/netmodes/{self.name}-crash.log"
@@ -342,7 +342,7 @@ class CliAdapter:
 
 
 def environment(spec: CliSpec) -> dict[str, str]:
-    """Return what is added to the environment of every command and daemon."""
+    """Return the variables to add to the environment of every command and daemon."""
     path = programs.search_path(spec.prefix)
     own = rootless.environment(path) if spec.rootless else {"PATH": path}
     return {**own, **dict(spec.env)}
@@ -351,7 +351,7 @@ def environment(spec: CliSpec) -> dict[str, str]:
 def prepare_host(host: HostHandle, spec: CliSpec) -> None:
     """Mount the scratch directories and write the files of a description, once per host.
 
-    A file that begins with `#!` is made executable. Raises `RuntimeBroken` if that fails.
+    A file that begins with `#!` is made executable. Raises `RuntimeBroken` if a step fails.
     """
     files = [(path, content.replace(programs.PREFIX, spec.prefix)) for path, content in spec.files]
     try:
@@ -386,7 +386,7 @@ def _prepare(scratch: Sequence[str], files: Sequence[tuple[str, str]], *, for_us
 
 
 def _addresses(where: str, link: str, subnets: Sequence[str]) -> tuple[Interface, ...]:
-    """Return the addresses of an interface in these subnets, in their order."""
+    """Return the addresses of an interface in these subnets, in the order of the subnets."""
     with NetNS.at(where) as there, Netlink(there) as netlink:
         index = rtnetlink_dump.link(netlink, link).ifindex
         held = [item.address for item in rtnetlink_dump.addresses(netlink, index=index)]
@@ -395,7 +395,7 @@ def _addresses(where: str, link: str, subnets: Sequence[str]) -> tuple[Interface
 
 
 def _read_and_remove(path: str) -> str:
-    """Read and remove a file; return an empty text if there is none."""
+    """Read and remove a file; return an empty text if there is no such file."""
     content = ""
     with contextlib.suppress(FileNotFoundError):
         content = Path(path).read_text(encoding="ascii").strip()

@@ -1,4 +1,4 @@
-"""Arguments of Docker-compatible commands, from the specs of a plan (pure)."""
+"""Functions that turn the specs of a plan into arguments of Docker-compatible commands (pure)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _options(cli: CliSpec, spec: ContainerSpec) -> Iterator[str]:
 
 
 def aliases(cli: CliSpec, spec: ContainerSpec) -> Sequence[str]:
-    """Return the aliases, and the plan's name if the runtime uses another one."""
+    """Return the requested aliases, and the plan's name if the runtime uses another name."""
     own_network = isinstance(spec.mode, Bridge) and spec.mode.network != DEFAULT_NETWORK
     filled = own_network and cli.named(spec.name) != spec.name
     return (*spec.aliases, spec.name) if filled else spec.aliases

@@ -1,7 +1,7 @@
-"""Docker, with separate dockerd and containerd in the host: https://docs.docker.com.
+"""Docker, with dockerd and containerd as separate daemons in the host: https://docs.docker.com.
 
-containerd is started beside dockerd rather than by it, which is a second faster. Live restore is
-on, so that containers outlive a killed daemon
+The adapter starts containerd beside dockerd. If dockerd started it, that would take a second
+longer. Live restore is on, so that containers outlive a killed daemon
 (https://docs.docker.com/engine/daemon/live-restore/).
 """
 
@@ -18,25 +18,25 @@ from harness.adapters.support.daemon import DaemonSpec
 from harness.model.features import Feature
 
 HOME: Final = "/run/netmodes/docker"
-"""The directory of its configuration, in the host."""
+"""The directory of Docker's configuration, in the host."""
 _SOCKET: Final = "/run/docker.sock"
 _CONTAINERD: Final = "/run/containerd/containerd.sock"
 CONTAINERD_CONF: Final = (
     f"{HOME}/containerd.toml",
     'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n',
 )
-"""A file's path and content."""
-# Before 27 an IPv6 network needs a pool to take its subnet from, and its rules the
+"""containerd's configuration file: path and content."""
+# Before Docker 27 an IPv6 network needs a pool for its subnet, and its rules need the
 # experimental ip6tables: https://docs.docker.com/engine/daemon/ipv6/. A list of pools replaces
 # the built-in one, so the built-in IPv4 pools are repeated here.
 _FIRST: Final = tuple({"base": f"172.{number}.0.0/16", "size": 16} for number in range(17, 32))
 _LAST: Final = ("192.168.0.0/16",)
-# One by one: Docker 26 splits an IPv6 pool into identical subnets.
+# Each pool is one subnet: Docker 26 splits a larger IPv6 pool into identical subnets.
 _IPV6: Final = tuple({"base": f"fd00:d0c:0:{number:x}::/64", "size": 64} for number in range(32))
 
 
 def daemon_conf(last: Sequence[str] = _LAST, **more: object) -> str:
-    """Return the content of daemon.json; `last` are the IPv4 pools after those of 172."""
+    """Return the content of daemon.json; `last` are the address pools after those of 172.x."""
     conf = {
         "live-restore": True,
         "experimental": True,
@@ -77,8 +77,8 @@ SPEC: Final = CliSpec(
 )
 
 # --- by an ordinary user: https://docs.docker.com/engine/security/rootless/ ----------------
-# The same as dockerd-rootless.sh, which not every distribution has. Mode host is not claimed,
-# because it is the namespace of rootlesskit. SCTP is not claimed, because rootlesskit does not
+# The same as dockerd-rootless.sh, which not every distribution has. Mode host is not declared,
+# because its netns is that of rootlesskit. SCTP is not declared, because rootlesskit does not
 # forward it.
 
 _STATE: Final = f"{rootless.RUN}/dockerd-rootless"

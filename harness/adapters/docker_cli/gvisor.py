@@ -1,14 +1,16 @@
 """gVisor under podman and Docker: the engines are unchanged, and runsc runs the containers.
 
-https://gvisor.dev/docs/user_guide/quick_start/docker/ configures runsc in daemon.json; podman has
-it in containers.conf. Networks, ports and names are the engine's. The sandbox takes over the
-state of the network namespace when the container starts. A later `connect` therefore has no
-effect, and neither has anything that the engine does for processes in the namespace itself, such
-as Docker's resolver at 127.0.0.11 (https://gvisor.dev/docs/user_guide/faq/#docker-bridge).
+Docker configures runsc in daemon.json (https://gvisor.dev/docs/user_guide/quick_start/docker/),
+podman in containers.conf. The engine provides networks, published ports and names. The sandbox
+takes over the state of the network namespace when the container starts. A later `network connect`
+therefore has no effect. The same holds for everything that the engine later sets up in the
+namespace, such as Docker's resolver at 127.0.0.11
+(https://gvisor.dev/docs/user_guide/faq/#docker-bridge).
 
-Mode host is a flag of runsc, set by an annotation of the container. A joining container would be
-a second sandbox in a namespace with nothing left to take over, so that mode is not claimed.
-Sysctls are ignored (`docs/findings.md`), and netstack has no SCTP: neither is claimed.
+Mode host is a flag of runsc, which an annotation of the container sets. The adapter does not
+declare joining: a joining container would be a second sandbox in a namespace with nothing left to
+take over. It does not declare sysctls, which runsc ignores (`docs/findings.md`), or SCTP, which
+netstack does not have.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""mydocker by its command line, which `python -m runtime` runs."""
+"""mydocker, driven by its command line `python -m runtime`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPEC: Final = CliSpec(
         converse=("exec", "-i"),
         repair=("system", "repair"),
         reset=("system", "reset"),
-        cidfile="",  # a start that fails leaves nothing
+        cidfile="",  # a failed start leaves no container
         mtu="mtu",
         icc="icc",
     ),

@@ -1,7 +1,8 @@
 """Parser of `inspect` and `network inspect` output (pure).
 
-Two formats are known: that of Docker's Engine API, which `inspect` of every such runtime
-follows, and podman's own for `network inspect`. Anything else raises `UnreadableOutput`.
+The parser knows two formats. One is that of Docker's Engine API, which `inspect` of every such
+runtime prints. The other is podman's format of `network inspect`. Any other output raises
+`UnreadableOutput`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _SHORT = 12
 
 
 class UnreadableOutput(ValueError):
-    """A runtime printed something unexpected; the message says what is missing."""
+    """Unexpected output of a runtime; the message says what is missing."""
 
 
 def single_object(text: str) -> Mapping[str, Any]:
-    """Return the only object of a JSON list, as `inspect` prints it."""
+    """Return the only object of a JSON list, the output format of `inspect`."""
     try:
         found = json.loads(text)
     except ValueError as error:
@@ -93,7 +94,7 @@ def _ports(ports: Mapping[str, list[Mapping[str, str]] | None]) -> Iterator[Publ
 
 
 def network(cli: CliSpec, text: str) -> tuple[NetworkInfo, list[str]]:
-    """Return the facts about a network, without gateways that are not reported, and its subnets."""
+    """Return the facts about a network and its subnets; unreported gateways are left out."""
     fields = single_object(text)
     try:
         if "network_interface" in fields:

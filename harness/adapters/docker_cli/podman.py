@@ -1,8 +1,9 @@
 """podman, which has no daemon and whose networks netavark creates: https://docs.podman.io.
 
-For root, its directories are empty ones in the host. Containers have no resource limits; crun
-starts them, or runc as `podman-runc`. An ordinary user of the host starts `podman-rootless` and
-its variants. Their traffic passes through pasta or slirp4netns, a process in user space.
+When root starts podman, its directories are new and empty in the host. Containers have no resource
+limits. crun starts them; for the adapter `podman-runc`, runc starts them. An ordinary user of the
+host starts `podman-rootless` and its variants. Their traffic passes through pasta or slirp4netns, a
+process in user space.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _OF_NETWORKS: Final = frozenset(
     (Feature.NETWORKS, Feature.INTERNAL, Feature.DNS, Feature.CONNECT, Feature.STATIC_ADDRESS)
 )
 HOME: Final = "/run/netmodes/podman"
-"""The directory of its configuration, in the host."""
+"""The directory of podman's configuration, in the host."""
 # Runtimes and conmon have fixed paths that come before the PATH. With empty lists they are
 # searched on the PATH, and so in a prefix first. netavark and other helpers are never searched on
 # the PATH.
@@ -32,10 +33,10 @@ _PROGRAMS: Final = "conmon_path = []\nhelper_binaries_dir = " + json.dumps(
 
 
 def conf(runtime: str, *at: str) -> str:
-    """Return containers.conf for an OCI runtime, by its paths or on the PATH.
+    """Return the content of containers.conf for an OCI runtime, at its paths or on the PATH.
 
-    https://github.com/containers/common/blob/main/docs/containers.conf.5.md. No pids limit:
-    it needs a controller that a nested cgroup may not have.
+    https://github.com/containers/common/blob/main/docs/containers.conf.5.md. The pids limit is off:
+    it needs a cgroup controller that a nested cgroup may not have.
     """
     return f"""
 [containers]

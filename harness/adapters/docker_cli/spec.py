@@ -1,8 +1,8 @@
 """Description of a Docker-compatible command line as data.
 
-Such programs agree on the commands (`run`, `exec`, `inspect`, `network create` …) and differ in
+Such programs have the same commands (`run`, `exec`, `inspect`, `network create` …) and differ in
 details. A description has these details, the daemons, and the files that the runtime needs.
-`docs/adapters.md` has the same as a TOML file.
+`docs/adapters.md` shows such a description as a TOML file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.adapters.docker_cli.adapter import CliAdapter
 
 FOR_EVER = ("sh", "-c", 'trap "exit 0" TERM INT; exec < /dev/ptmx; while :; do read -r _; done')
-"""Command of a container whose plan names none: it waits, and ends on SIGTERM.
+"""Command of a container whose plan has no command: it waits, and ends on SIGTERM.
 
 A pid 1 ignores a signal without a handler, so that with `sleep` every `stop` would wait for its
 time limit. The shell waits without a child, at an unused terminal: on a busy machine a child
@@ -30,13 +30,15 @@ could start after `run` has returned and look like a leak.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CliVerbs:
-    """First words of the command line of each verb.
+    """First words of each command of the runtime; names, ids and options follow.
 
-    Names, ids and options follow. An empty `repair` or `reset` means that the runtime has no such
-    command. `cidfile` is the option that names a file for the id that `create` and `run` print.
-    `converse` is `execute` with standard input and every capability. `host` are further options
-    of `create` and `run` in mode host. `mtu` and `icc` are keys of `--opt` of `network create`,
-    empty if there is no such option.
+    An empty `repair` or `reset` means that the runtime has no such command. `converse` is like
+    `execute`, but with standard input and every capability. `host` are further options of `create`
+    and `run` in mode host.
+
+    `cidfile` is the option that names a file: `create` and `run` write the container's id there.
+    `mtu` and `icc` are the keys of `network create --opt` for the MTU and for traffic between
+    containers. They are empty if the runtime has no such key.
     """
 
     version: tuple[str, ...] = ("--version",)
@@ -66,20 +68,29 @@ class CliVerbs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CliSpec:
-    """The description of one runtime, and the factory of its adapters.
+    """Description of one runtime, and the factory of its adapters.
 
-    `called` is the requested name, which may be a path or have a prefix. `features` are claimed.
-    A runtime without a `known_version` is asked for it. `dialect` has the documented choices;
-    `None` means those in `dialects.toml` for `kin`, or else the name, and the version, or the
-    version of which it is `like`. A runtime that makes `cgroups` needs a delegated cgroup. An
-    ordinary user of the host (`support.rootless`) starts a `rootless` one, whose bridges are in a
-    netns of that user: `bridges_at` names a pid file and the path of the netns below that
-    process's directory in proc(5). `scratch` directories become empty and writable in the host.
-    `files` are written there before the first command, scripts as executables, with `prefix` for
-    `PREFIX`. `programs` must be on the PATH, and `install` is the command that installs them.
-    `helpers` are paths where the runtime itself looks for programs, below the prefix too. Names
-    shorter than `shortest_name` are padded. `idle` is the command of a container whose plan names
-    none. `timeout` bounds one command, in seconds.
+    `called` is the requested name, which may be a path or have a prefix. `features` are the
+    features that the adapter declares. If `known_version` is empty, the program reports its
+    version.
+
+    `dialect` has the documented choices. `None` means the entries of `dialects.toml` for the names
+    in `kin`, by default for `name`. Entries are selected by the runtime's version, or by the
+    version `like`, which the runtime resembles.
+
+    A runtime that makes `cgroups` needs a delegated cgroup. A `rootless` runtime is started by an
+    ordinary user of the host (`support.rootless`), and its bridges are in a netns of that user.
+    Then `bridges_at` names a pid file, and the path of the netns below that process's directory in
+    proc(5).
+
+    `scratch` directories become empty and writable in the host. `files` are written in the host
+    before the first command. Scripts become executable, and `PREFIX` in a file stands for `prefix`.
+
+    `programs` must be on the PATH, and `install` is the command that installs them. `helpers` are
+    paths where the runtime itself searches for programs; below the prefix these are searched too.
+
+    Names of containers that are shorter than `shortest_name` are padded. `idle` is the command of a
+    container whose plan has no command. `timeout` is the time limit of a command in seconds.
     """
 
     name: str
@@ -114,7 +125,7 @@ class CliSpec:
         return name.ljust(self.shortest_name, "x") if name else name
 
     def table_entries(self, version: str) -> list[tuple[str, str]]:
-        """Return the keys of the table of dialects for a version, each with the version."""
+        """Return the keys of the table of dialects that apply, each with the version to look up."""
         return [(name, self.like or version) for name in self.kin or (self.name,)]
 
     @property
@@ -133,7 +144,7 @@ class CliSpec:
         return replace(self, called=name)
 
     def with_prefix(self, prefix: str) -> CliSpec:
-        """Return the description with those of its programs that a folder has taken from there."""
+        """Return the description with programs from a folder, as far as the folder has them."""
         found = programs.found_in(prefix, self.required)
         daemons = tuple(item.resolved(found) for item in self.daemons)
         command = programs.resolved(self.command, found)
@@ -145,7 +156,7 @@ class CliSpec:
         return [*own, *programs.existing_helpers(self.prefix, self.helpers)] if self.prefix else own
 
     def provenance(self) -> str:
-        """Return which programs come from the prefix and which are the installed ones."""
+        """Return a text: which programs come from the prefix, and which are the installed ones."""
         wanted = [*self.required, *programs.existing_helpers("", self.helpers)]
         return programs.provenance(self.prefix, self.from_prefix(), wanted, self.missing())
 
@@ -155,7 +166,7 @@ class CliSpec:
         return programs.missing(self.prefix, (*self.required, *user))
 
     def obstacle(self) -> str:
-        """Return why the installed runtime cannot run in this sandbox, or an empty text."""
+        """Return the reason why the runtime cannot run in this sandbox, or an empty text."""
         if self.rootless:
             return rootless.obstacle()
         return rootless.cgroup_obstacle(self.command[0]) if self.cgroups else ""

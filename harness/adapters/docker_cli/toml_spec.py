@@ -67,7 +67,7 @@ KEYS: Final = tuple(_TABLES["runtime"])
 
 
 class DescriptionError(ValueError):
-    """A description is unreadable; the message names file, table, key and expected value."""
+    """Error in a TOML description; the message names file, table, key and expected value."""
 
 
 def load(path: str) -> CliSpec:
@@ -107,7 +107,7 @@ def _spec(tables: Mapping[str, Any], stem: str) -> CliSpec:
 
 
 def _base(like: str, given: Mapping[str, Any]) -> CliSpec:
-    """Return the description of the runtime that the new one is like, or an empty description."""
+    """Return the description of the runtime named by `like`, or an empty description."""
     from harness.adapters.docker_cli import docker, mydocker, podman
 
     if like:

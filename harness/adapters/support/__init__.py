@@ -1,4 +1,4 @@
-"""Support for the drivers: programs, daemons, rootless users, caches, logs."""
+"""Parts that several adapters share: programs, daemons, rootless users, caches and logs."""
 
 __all__ = [
     "call_log",

@@ -1,4 +1,4 @@
-"""Log of calls to a runtime that is driven as a library, in the form of commands.
+"""Log of requests to a runtime that is driven as a library, in the form of commands.
 
 An entry costs no more than a tuple: arguments and results become text only when the log is read
 after a failure.
@@ -32,7 +32,7 @@ class _Call(NamedTuple):
 
 
 class CallLog:
-    """Log of the last calls into the host."""
+    """Log of the last functions that were executed in the host."""
 
     def __init__(self, host: HostHandle) -> None:
         self._host = host
@@ -56,15 +56,15 @@ class CallLog:
             self._kept.append(_Call(request, arguments, answer, refusal, at, seconds))
 
     def keep(self, done: CompletedCommand) -> None:
-        """Add a command that was run for the runtime."""
+        """Add a command to the log that was run for the runtime."""
         self._kept.append(done)
 
     @property
     def entries(self) -> list[CompletedCommand]:
-        """The last calls and commands, the oldest first.
+        """The last requests and commands, the oldest first.
 
-        The words of a call are its request and its arguments. A call that raised has exit code 1
-        and the exception as error output.
+        The words of an entry are the request and its arguments. A request that raised an exception
+        has exit code 1 and the exception as error output.
         """
         return [
             item if isinstance(item, CompletedCommand) else _command(item) for item in self._kept

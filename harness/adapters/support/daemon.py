@@ -1,4 +1,4 @@
-"""Daemons of a runtime: start them in the host, wait until ready, stop them, read logs."""
+"""Daemons of a runtime in the host: start, wait for readiness, stop, read logs."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class DaemonSpec:
 
     @property
     def program(self) -> str:
-        """The name."""
+        """The file name of the daemon's program, without its directory."""
         return self.command[0].rpartition("/")[2]
 
     @property
     def log(self) -> str:
-        """The path of its log in the host."""
+        """The path of the daemon's log in the host."""
         return f"/run/netmodes/{self.program}.log"
 
     def resolved(self, found: Mapping[str, str]) -> DaemonSpec:
-        """Return the daemon with the path of its program if that was found."""
+        """Return the daemon with the full path of its program if `found` has that program."""
         return replace(self, command=programs.resolved(self.command, found))
 
 
@@ -61,9 +61,9 @@ class Daemons:
     """Pids in the host, in the order of the specs."""
 
     def start(self) -> None:
-        """Start the daemons that do not run, in order, each when the one before is ready.
+        """Start the daemons that are not running, in order: wait for each before starting the next.
 
-        Raises `RuntimeBroken` with its log for one that ends before or takes too long.
+        Raises `RuntimeBroken`, with the daemon's log, if a daemon ends or is not ready in time.
         """
         for number, spec in enumerate(self.specs):
             if number < len(self.pids) and self.host.call(_exists, self.pids[number]):
@@ -75,17 +75,17 @@ class Daemons:
             self.pids[number : number + 1] = [pid]
 
     def stop(self) -> None:
-        """Stop all, the last one first."""
+        """Stop all daemons, the last one first."""
         while self.pids:
             self.host.call(process.end, self.pids.pop(), self.bound)
 
     @property
     def ended(self) -> bool:
-        """True if any has ended."""
+        """True if any daemon has ended."""
         return not all(self.host.call(_exists, pid) for pid in self.pids)
 
     def hints(self, runtime: str) -> list[str]:
-        """Return hints for a broken runtime: the ends of the logs, and the lab command."""
+        """Return hints for a broken runtime: the last lines of the logs, and the lab command."""
         lab = f"`netmodes lab --runtime {shlex.quote(runtime)}` gives a shell to try the daemon in."
         return [*(self._tail(item.log) for item in self.specs), lab]
 
@@ -95,7 +95,7 @@ class Daemons:
         return f"The end of its log, {log}:\n{text}"
 
     def allow_restarts(self, dialect: Dialect) -> Dialect:
-        """Return a dialect that allows for restarted daemons, with new processes in the host."""
+        """Return a dialect that allows restarted daemons to be new processes in the host."""
         if not self.specs:
             return dialect
         own = glob.escape(self.host.call(os.readlink, "/proc/self/ns/net"))
@@ -117,7 +117,7 @@ def _forget_socket(path: str) -> None:
 
 
 def _await_socket(path: str, pid: int, bound: float) -> str:
-    """Wait until the socket listens; return an empty text, or the failure."""
+    """Wait until the socket listens; return an empty text, or the reason why it does not."""
     deadline = time.monotonic() + bound
     while time.monotonic() < deadline:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as call:
@@ -135,7 +135,7 @@ def _await_socket(path: str, pid: int, bound: float) -> str:
 
 
 def _exists(pid: int) -> bool:
-    """Return True while a process runs; a zombie has ended."""
+    """Return True while a process runs; a zombie counts as ended."""
     return bool(process_born(pid))
 
 

@@ -1,8 +1,8 @@
-"""The image of all runtimes' test containers: mydocker's `base`, as an archive.
+"""Image of the test containers of all runtimes: mydocker's `base`, as an archive.
 
-mydocker assembles it from files of this machine and saves it in the format of `docker load`
-(https://github.com/moby/docker-image-spec/blob/main/spec.md). Nothing is pulled, and all runtimes
-are compared on the same files.
+mydocker assembles the image from files of this machine and saves it in the format of `docker load`
+(https://github.com/moby/docker-image-spec/blob/main/spec.md). No image is pulled, and all runtimes
+run the same files.
 """
 
 from __future__ import annotations

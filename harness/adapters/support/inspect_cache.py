@@ -1,8 +1,8 @@
 """Cache of `inspect` results.
 
-Suites inspect containers often, and each `inspect` costs a process or two. A result about a
-running container is valid while its pid 1 lives and no verb has been used on it. The start time
-of pid 1 distinguishes a reused pid (proc(5)).
+Suites inspect containers often, and each `inspect` costs a process or two. A cached result about a
+running container is valid while the container's pid 1 lives, and until a verb changes the
+container. The start time of pid 1 shows whether its pid was reused (proc(5)).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from linux import proc
 
 @dataclass(slots=True)
 class InspectCache:
-    """The cache of one adapter; a verb on a container removes its entry."""
+    """Cache of one adapter; each verb that changes a container removes the container's entry."""
 
     host: HostHandle
     containers: dict[str, tuple[ContainerInfo, int]] = field(default_factory=dict)
@@ -26,13 +26,13 @@ class InspectCache:
     _homes: dict[str, str] = field(default_factory=dict)
 
     def keep(self, name: str, facts: ContainerInfo) -> None:
-        """Remember a running container."""
+        """Cache the facts about a container if it runs."""
         started = self._started(facts.pid) if facts.running else 0
         if started:
             self.containers[name] = facts, started
 
     def container(self, name: str) -> ContainerInfo | None:
-        """Return the cached facts of a container if its pid 1 still lives."""
+        """Return the cached facts about a container if its pid 1 still lives."""
         facts, started = self.containers.get(name, (None, 0))
         if facts is None or self._started(facts.pid) != started:
             self.containers.pop(name, None)
@@ -61,5 +61,5 @@ class InspectCache:
         self.networks.clear()
 
     def _started(self, pid: int) -> int:
-        """Return the start time of a process of the host, 0 if it has ended or is a zombie."""
+        """Return the start time of a process of the host; 0 if it has ended or is a zombie."""
         return proc.born(f"/proc/{self.host.pid}/root/proc/{pid}")

@@ -1,4 +1,4 @@
-"""Features and option values that mydocker's library and Docker-compatible commands share."""
+"""Features, and values of options, that mydocker and Docker-compatible commands share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def network(
     network_name: Callable[[str], str] = str,
     container_name: Callable[[str], str] = str,
 ) -> str:
-    """Return the value of `--network`; the functions map a plan's names to the runtime's."""
+    """Return the value of `--network`; the given functions map a plan's names to the runtime's."""
     match mode:
         case Bridge(network=name):
             return network_name(name)

@@ -1,4 +1,4 @@
-"""Programs that run to their end; refusals are distinguished from crashes."""
+"""Programs that run to their end, with refusals told apart from crashes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ProgramRefused(Exception):
 
 
 class ProgramBroken(Exception):
-    """A runtime crashed, hung, or did not do what it reported."""
+    """A program crashed, hung, or did not do what it reported."""
 
 
 class ProgramSilent(ProgramBroken):
@@ -38,7 +38,7 @@ def is_crash_report(output: str) -> bool:
 
 
 def failure(what: str, how: str, output: str) -> ProgramRefused | ProgramBroken:
-    """Return the exception for a failed program, by its output; `how` describes its end."""
+    """Return the exception for a failed program, chosen by its output; `how` says how it ended."""
     if not output:
         return ProgramSilent(f"{what} {how} without a message")
     if is_crash_report(output):
@@ -48,7 +48,7 @@ def failure(what: str, how: str, output: str) -> ProgramRefused | ProgramBroken:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program with its global options, and its PATH."""
+    """A program, its global options, and the PATH that it gets."""
 
     command: tuple[str, ...]
     path: str
@@ -58,10 +58,10 @@ class Program:
         return self._ended(words, subprocess.PIPE)
 
     def run_checked(self, *words: str, log: Path) -> None:
-        """Run a command that must succeed; processes that it starts keep writing to `log`.
+        """Run a command that must succeed; processes that it leaves behind write to `log`.
 
-        Raises `ProgramRefused` with its output if it fails, `ProgramBroken` if it fails without
-        output or crashes.
+        Raises `ProgramRefused` with the command's output if it fails, and `ProgramBroken` if it
+        fails without output or crashes.
         """
         with log.open("wb") as file:
             try:
@@ -106,12 +106,12 @@ class Program:
 
 
 def read_pid(path: Path) -> int:
-    """Return the pid in a file of a runtime; raise `ProgramBroken` if there is none."""
+    """Return the pid that a runtime has written to a file; raise `ProgramBroken` without one."""
     return parse_pid(_read(path) if path.exists() else "", str(path))
 
 
 def parse_pid(text: str, source: str) -> int:
-    """Return the pid that is the whole text; raise `ProgramBroken` with its source otherwise."""
+    """Return the pid that the text contains; otherwise raise `ProgramBroken` with `source`."""
     if not text.strip().isdecimal():
         raise ProgramBroken(f"{source} contains {text[:_SHOWN]!r} instead of a pid")
     return int(text)

@@ -1,4 +1,4 @@
-"""Programs of a runtime: where they are found, on the PATH or in a folder with a package."""
+"""Search for a runtime's programs, on the PATH or in a folder with an unpacked package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 PREFIX: Final = "{prefix}"
-"""Placeholder, in files of a description, for the folder in which programs are found first."""
+"""Placeholder in a description's files for the folder in which programs are searched first."""
 VERSION: Final = r"\d+(?:\.\d+)+"
 """Pattern of a version number in a program's output."""
 _VERSION_BOUND: Final = 10.0
@@ -19,7 +19,7 @@ _SYSTEM: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", 
 
 
 def search_path(prefix: str = "") -> str:
-    """Return a PATH with the prefix first and the directories of root's PATH last."""
+    """Return a PATH that begins with the prefix and ends with the directories of root's PATH."""
     own = _directories(prefix) if prefix else []
     inherited = [item for item in os.environ.get("PATH", "").split(":") if item]
     return ":".join(dict.fromkeys([*own, *inherited, *_SYSTEM]))
@@ -30,28 +30,28 @@ def _directories(prefix: str) -> list[str]:
 
 
 def found_in(prefix: str, programs: Sequence[str]) -> dict[str, str]:
-    """Return the paths of those programs that a prefix has."""
+    """Return the paths of the programs that exist below a prefix, by name."""
     path = ":".join(_directories(prefix))
     found = {name: shutil.which(name, path=path) for name in programs if "/" not in name}
     return {name: where for name, where in found.items() if where}
 
 
 def existing_helpers(prefix: str, helpers: Sequence[str]) -> list[str]:
-    """Return the names of the helpers that exist below a prefix, each at one path or another."""
+    """Return the names of the helpers that exist below a prefix, at any of their paths."""
     found = [path for path in helpers if os.path.exists(f"{prefix}{path}")]
     return list(dict.fromkeys(path.rpartition("/")[2] for path in found))
 
 
 def names_from(prefix: str, programs: Sequence[str]) -> list[str]:
-    """Return the names of the programs that come from a prefix, `resolved` ones included."""
+    """Return the names of the programs that come from a prefix; these may be paths below it."""
     own = [name.rpartition("/")[2] for name in programs if name.startswith(f"{prefix}/")]
     return [*own, *found_in(prefix, programs)] if prefix else []
 
 
 def resolved(command: Sequence[str], found: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a command with the path of its program if that was found.
+    """Return a command with the full path of its program if `found` has that program.
 
-    A search along PATH would skip a file that cannot be executed and use the next one.
+    A search along PATH would skip a file that is not executable and use a later program.
     """
     return (found.get(command[0], command[0]), *command[1:])
 
@@ -85,7 +85,7 @@ def installed_version(argv: Sequence[str], prefix: str, pattern: str = VERSION) 
 def provenance(
     prefix: str, from_prefix: Sequence[str], wanted: Sequence[str], absent: Sequence[str]
 ) -> str:
-    """Return which of the wanted programs come from a prefix and which are the installed ones."""
+    """Return a text: which wanted programs come from a prefix, and which are the installed ones."""
     if not prefix:
         return ""
     apart = {*from_prefix, *absent}

@@ -1,9 +1,9 @@
-"""An ordinary user of the host, who starts a rootless runtime.
+"""Ordinary user of the host that starts a rootless runtime.
 
-The user has an id, subordinate ids for user namespaces of containers (subuid(5)), a home and a
-runtime directory; `setpriv` switches to the user and drops all capabilities. newuidmap(1) is
-copied into the host, because the machine's own set-user-ID bit has no effect in an unprivileged
-run: its owner, the machine's root, is not mapped in the sandbox (user_namespaces(7)).
+The user has a user id, subordinate ids for user namespaces of containers (subuid(5)), a home and a
+runtime directory. `setpriv` switches to the user and drops all capabilities. newuidmap(1) is copied
+into the host. In an unprivileged run the set-user-ID bit of the machine's file has no effect: the
+file's owner, the machine's root, is not mapped in the sandbox (user_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from linux.syscalls import MS_BIND, MS_REC, MS_SHARED, in_user_namespace, mount
 NAME: Final = "user"
 UID: Final = 1000
 SUBORDINATE: Final = range(10_000, 65_536)
-"""Ids for containers, within the ids of an ordinary user's own sandbox."""
+"""Subordinate ids for containers; an ordinary user's sandbox has these ids too."""
 HOME: Final = "/run/netmodes/user"
-"""Home, runtime directory and programs, in the host."""
+"""The user's home, with runtime directory and programs, in the host."""
 PROGRAMS: Final = ("newuidmap", "newgidmap", "setpriv")
 """Programs that switch to an ordinary user."""
 
@@ -45,7 +45,7 @@ def command(argv: Sequence[str]) -> tuple[str, ...]:
 
 
 def environment(path: str) -> dict[str, str]:
-    """Return the environment of the user's login, with `path` for programs."""
+    """Return the environment of the user's login, with `path` as the PATH."""
     return {
         "PATH": f"{_BIN}:{path}",
         "HOME": HOME,
@@ -60,7 +60,7 @@ def environment(path: str) -> dict[str, str]:
 
 
 def obstacle() -> str:
-    """Return why this sandbox cannot have such a user, or an empty text."""
+    """Return the reason why this sandbox cannot have such a user, or an empty text."""
     for kind in ("uid", "gid"):
         with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
             if not maps_every_id(file, SUBORDINATE.stop - 1):
@@ -83,7 +83,7 @@ def obstacle() -> str:
 
 
 def cgroup_obstacle(command: str) -> str:
-    """Return why a runtime that makes cgroups cannot run in this sandbox, or an empty text."""
+    """Return the reason why a runtime cannot make cgroups in this sandbox, or an empty text."""
     if not in_user_namespace() or os.access("/sys/fs/cgroup", os.W_OK):
         return ""
     return (
@@ -105,10 +105,10 @@ def maps_every_id(rows: Iterable[str], last: int) -> bool:
 
 
 def create_user() -> None:
-    """Create the user: accounts, subordinate ids, directories, /dev/net/tun.
+    """Create the user: account, subordinate ids, directories, and access to /dev/net/tun.
 
-    Every group may ping, as with systemd on every machine: user-mode network stacks ping as the
-    user (icmp(7)).
+    Every group may open ICMP sockets, which systemd allows too: user-mode network stacks send echo
+    requests as the user (icmp(7)).
     """
     Path("/proc/sys/net/ipv4/ping_group_range").write_text(f"0 {SUBORDINATE.stop - 1}")
     for name, content in _ACCOUNTS.items():
@@ -128,7 +128,7 @@ def create_user() -> None:
 
 
 def chown_home() -> None:
-    """Make the user the owner of the home and of the files there."""
+    """Make the user the owner of the home directory and of all files in it."""
     for directory, _, names in os.walk(HOME):
         if not directory.startswith((_BIN, _DEV)):
             for path in (directory, *(f"{directory}/{name}" for name in names)):
@@ -137,7 +137,7 @@ def chown_home() -> None:
 
 
 def _open_tun() -> None:
-    """Let the user open /dev/net/tun if the machine allows only root."""
+    """Let the user open /dev/net/tun if the machine allows only root to open it."""
     if _open_to_all(_TUN):
         return
     mount("tmpfs", _DEV, "tmpfs", 0, "mode=755")

@@ -1,4 +1,4 @@
-"""Tables of TOML files, converted to the types of a dataclass's fields."""
+"""Conversion of TOML tables to the types of a dataclass's fields."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import msgspec
 
 
 class TableError(ValueError):
-    """A table is malformed; the message names table, key and value, and the expected type."""
+    """Error in a TOML table; the message names table, key and value, and the expected type."""
 
 
 def convert(table: object, kinds: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Convert the values of the table `name` to the types that `kinds` has for their keys.
+    """Convert the values of the table `name` to the types that `kinds` gives for their keys.
 
     An empty text becomes `None` for a type that includes `None`, because TOML has no null. Raises
     `TableError`.
@@ -44,7 +44,7 @@ def _converted(value: object, kind: Any, where: str) -> Any:
 
 
 def _choices(kind: Any) -> Iterator[str]:
-    """Yield the values of the enumerations in a type."""
+    """Yield the values of all enumerations in a type."""
     if get_origin(kind) is Literal:
         yield from map(str, get_args(kind))
     elif isinstance(kind, type) and issubclass(kind, Enum):

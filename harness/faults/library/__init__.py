@@ -1,3 +1,3 @@
-"""The built-in faults, by what they break."""
+"""The built-in faults, one module for each part of the runtime that they break."""
 
 __all__ = []

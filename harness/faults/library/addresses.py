@@ -1,4 +1,4 @@
-"""Faults of addresses and MACs: wrong, duplicate, or other than reported."""
+"""Faults of addresses and MACs: wrong ones, duplicates, and wrongly reported ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.model.plan import DEFAULT_NETWORK, Bridge, Host
 
 @fault(violates="BR-1", moment=PLUGGED)
 def narrow_prefix(site: FaultContext) -> None:
-    """Give the container's address the prefix length 32."""
+    """Set the prefix length of the container's address to 32."""
     for plug in site.plugs():
         for address in plug.addresses:
             if isinstance(address, IPv4Interface):
@@ -32,7 +32,7 @@ def second_address(site: FaultContext) -> None:
 
 @fault(violates="BR-10", moment=PLUGGED, history="moby#27404")
 def address_given_twice(site: FaultContext) -> None:
-    """Assign the address of another container on the network."""
+    """Assign an address that another container on the network has."""
     for plug in site.plugs():
         for facts in site.other_containers().values():
             for other in facts.endpoints:
@@ -64,7 +64,7 @@ def broadcast_address_given(site: FaultContext) -> None:
 
 @fault(violates="BR-10", around="inspect")
 def reports_another_address(site: FaultContext, verb: AdapterCall) -> object:
-    """Report a wrong IPv4 address for the container."""
+    """Report a wrong IPv4 address of the container."""
     facts: ContainerInfo = verb()
     told = []
     for endpoint in facts.endpoints:
@@ -77,7 +77,7 @@ def reports_another_address(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="BR-10", around="inspect")
 def reports_another_mac(site: FaultContext, verb: AdapterCall) -> object:
-    """Report a wrong MAC for the container."""
+    """Report a wrong MAC of the container."""
     facts: ContainerInfo = verb()
     told = (replace(endpoint, mac="02:42:00:00:00:99") for endpoint in facts.endpoints)
     return replace(facts, endpoints=tuple(told))
@@ -105,7 +105,7 @@ def one_mac_for_all(site: FaultContext) -> None:
 @fault("products-by-connection", violates="BR-11", moment=Moment.CONNECTED)
 @fault(violates="BR-11", moment=PLUGGED)
 def somebodys_product(site: FaultContext) -> None:
-    """Assign a MAC with a vendor's OUI, which is not locally administered."""
+    """Assign a MAC with the OUI of a vendor, which is not locally administered."""
     for plug in site.new_plugs():
         mac = site.inside.link(plug.inside).mac
         site.inside.set_link(plug.inside, mac=f"00:16:3e{mac[8:]}")
@@ -113,7 +113,7 @@ def somebodys_product(site: FaultContext) -> None:
 
 @fault(violates="BR-11", moment=PLUGGED, history="moby#48595")
 def mac_by_lot(site: FaultContext) -> None:
-    """Assign a MAC by another rule than the dialect declares."""
+    """Assign a MAC that breaks the rule in the dialect."""
     for plug in site.plugs():
         octets = site.inside.link(plug.inside).mac.split(":")
         site.inside.set_link(plug.inside, mac=":".join(["0a", *reversed(octets[1:])]))
@@ -133,7 +133,7 @@ def requested_mac_ignored(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="NET-5", around="run", narrow=True)
 def address_in_use_granted(site: FaultContext, verb: AdapterCall) -> object:
-    """Start the container with other addresses when the requested ones are unavailable."""
+    """Start the container with other addresses when the requested addresses are unavailable."""
     try:
         return verb()
     except RuntimeRefused:
@@ -153,7 +153,7 @@ def empty_pool_passed_over(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="BR-16", around="connect", narrow=True)
 def full_network_passed_over(_: FaultContext, verb: AdapterCall) -> None:
-    """Report success when connecting a network without free addresses fails."""
+    """Report success when a network without free addresses refuses a new container."""
     with suppress(RuntimeRefused):
         verb()
 
@@ -176,7 +176,7 @@ def ipv6_address_given_twice(site: FaultContext) -> None:
 
 @fault(violates="LIFE-7", moment=Moment.CONTAINER_RESTARTED)
 def old_address_kept(site: FaultContext) -> None:
-    """Assign another address on restart than the runtime reports."""
+    """Assign an address on restart that differs from the reported one."""
     for plug, gateway in gateways(site):
         readdress(site, plug, address_at(gateway, 119))
 
@@ -215,7 +215,7 @@ def mac_of_the_bridge(site: FaultContext) -> None:
 
 @fault(violates="BR-18", moment=PLUGGED)
 def answers_for_an_address_on_lo(site: FaultContext) -> None:
-    """Answer ARP requests for a bystander's address, which is on the container's loopback."""
+    """Answer ARP requests for a bystander's address that was added to the container's loopback."""
     for _ in site.plugs():
         site.inside.add_address("lo", IPv4Interface("192.168.2.10/32"))
 
@@ -240,7 +240,7 @@ def products_on_own_networks(site: FaultContext) -> None:
 
 @fault(violates="NET-5", moment=Moment.CONTAINER_RESTARTED)
 def requested_ipv6_ends_with_a_restart(site: FaultContext) -> None:
-    """Replace the requested IPv6 address on restart."""
+    """Replace the requested IPv6 address by another one on restart."""
     for plug in site.plugs():
         gateway = gateway_of(plug, 6)
         if gateway and site.spec and site.spec.ip6:
@@ -261,7 +261,7 @@ _BEGINNING = 16
 
 @fault(violates="NET-5", around="run", narrow=True)
 def takes_a_mac_that_was_given(site: FaultContext, verb: AdapterCall) -> object:
-    """Accept a requested MAC that a peer derives from its own address."""
+    """Accept a requested MAC that a peer has, derived from the peer's own address."""
     try:
         return verb()
     except RuntimeRefused:
@@ -274,7 +274,7 @@ def takes_a_mac_that_was_given(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="BR-1", moment=Moment.CONTAINER_RESTARTED)
 def ipv6_loopback_changes_with_a_restart(site: FaultContext) -> None:
-    """Toggle ::1 on the loopback interface on restart."""
+    """Add or remove ::1 on the loopback interface on each restart."""
     if site.is_bridged:
         held = any(item.version == 6 for item in site.inside.addresses("lo"))
         site.inside.sysctl("net.ipv6.conf.lo.disable_ipv6", int(held))

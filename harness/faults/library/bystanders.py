@@ -1,4 +1,4 @@
-"""Faults that affect bystanders: other hosts, interfaces and firewall rules of the operator."""
+"""Faults that affect bystanders: other hosts, and interfaces and rules of the operator."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def reverse_path_filter_is_changed(site: FaultContext) -> None:
     history=("moby#39439", "moby#48365", "moby#49518"),
 )
 def forwarding_of_bystanders_stops(site: FaultContext) -> None:
-    """Drop packets that the host forwards from bystanders to the uplink."""
+    """Drop packets from bystanders that the host forwards to the uplink."""
     drop(site, "forward", iifname("br0"), oifname(site.uplink()))
 
 
@@ -136,14 +136,14 @@ def ipv6_forwarding_without_ipv6(site: FaultContext) -> None:
 
 @fault(violates="BYS-1", moment=Moment.CONTAINER_REMOVED)
 def sysctl_of_the_host_stays(site: FaultContext) -> None:
-    """Leave a host sysctl changed when a container is removed."""
+    """Change a sysctl of the host when a container is removed."""
     count = site.memory["counted"] = site.memory.get("counted", 1) + 1
     site.host.sysctl("net.ipv4.conf.all.log_martians", count)
 
 
 @fault(violates="BYS-1", moment=Moment.CONTAINER_STARTED)
 def neighbour_of_a_bystander(site: FaultContext) -> None:
-    """Add a neighbour entry on a bystander's bridge with each container."""
+    """Add a neighbour entry to a bystander's bridge with each container."""
     count = site.memory["counted"] = site.memory.get("counted", 100) + 1
     address = IPv4Address("192.168.2.0") + count % 256
     index = site.host.link("br0").ifindex
@@ -152,7 +152,7 @@ def neighbour_of_a_bystander(site: FaultContext) -> None:
 
 @fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_their_way_over_ipv6(site: FaultContext) -> None:
-    """Drop bystanders' forwarded IPv6 packets when a container starts."""
+    """Drop IPv6 packets that the host forwards for bystanders once a container has run."""
     drop(site, "forward", iifname("br0"), oifname(site.uplink()), family(6))
 
 
@@ -166,7 +166,7 @@ def operators_policy_is_tightened(site: FaultContext) -> None:
 
 @fault(violates="BYS-1", moment=Moment.CONTAINER_STARTED)
 def promiscuous_bridge(site: FaultContext) -> None:
-    """Toggle promiscuous mode of a bystander's bridge with each container."""
+    """Toggle promiscuous mode on a bystander's bridge with each container."""
     count = site.memory["counted"] = site.memory.get("counted", 0) + 1
     site.host.ip("link", "set", ifname="br0", flags=_PROMISC * (count % 2), change=_PROMISC)
 
@@ -184,26 +184,26 @@ def repair_forgets_published_ports(site: FaultContext) -> None:
 
 @fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_the_web(site: FaultContext) -> None:
-    """Drop TCP port 443 of bystanders once a container has run."""
+    """Drop forwarded packets from bystanders to TCP port 443 once a container has run."""
     drop(site, "forward", iifname("br0"), l4proto("tcp"), dport(443))
 
 
 @fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_a_service_of_each_other(site: FaultContext) -> None:
-    """Drop TCP port 80 between the ports of any bridge once a container has run."""
+    """Drop packets to TCP port 80 between the ports of a bridge once a container has run."""
     site.host.rule("forward", l4proto("tcp"), dport(80), DROP, bridge=True)
 
 
 @fault("crash-closes-ports-of-ipv6", violates="LIFE-6", moment=Moment.CRASHED)
 @fault(violates="BYS-3", moment=Moment.REPAIRED)
 def repair_forgets_ports_of_ipv6(site: FaultContext) -> None:
-    """Drop IPv6 to published ports."""
+    """Drop IPv6 packets to published ports."""
     drop(site, "forward", family(6), ct_dnat())
 
 
 @fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED, narrow=True)
 def bystanders_lose_long_packets(site: FaultContext) -> None:
-    """Drop bystanders' forwarded packets longer than 1400 bytes."""
+    """Drop forwarded packets of bystanders that are longer than 1400 bytes."""
     drop(site, "forward", iifname("br0"), longer_than(1400))
 
 
@@ -219,7 +219,7 @@ def bystanders_are_told_of_no_error(site: FaultContext) -> None:
 
 @fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED, narrow=True)
 def bystanders_lose_a_protocol(site: FaultContext) -> None:
-    """Drop bystanders' forwarded GRE packets."""
+    """Drop forwarded GRE packets of bystanders."""
     drop(site, "forward", iifname("br0"), of_protocol(_GRE))
 
 
@@ -230,8 +230,7 @@ _GRE = 47
 def repair_forgets_hairpins(site: FaultContext) -> None:
     """Remove the hairpin masquerade rules of user-defined networks after a repair.
 
-    Peers then reach published ports with their own source address, where the runtime
-    uses the gateway's.
+    Peers then reach published ports with their own source address instead of the gateway's.
     """
     ways = {("out", bridge) for bridge in site.bridges()[1:]}
     site.host.take_rules(
@@ -253,7 +252,7 @@ def uplink_computes_no_checksums(site: FaultContext) -> None:
 
 @fault(violates="BYS-2", moment=Moment.CONTAINER_STARTED)
 def bystanders_lose_broadcasts(site: FaultContext) -> None:
-    """Drop Ethernet broadcasts, such as DHCP, between the ports of any bridge."""
+    """Drop Ethernet broadcasts, such as those of DHCP, between the ports of a bridge."""
     if not site.memory.setdefault("silenced", False):
         site.memory["silenced"] = True
         everybody = [*bridged(4), *to_mac("ff:ff:ff:ff:ff:ff")]

@@ -36,7 +36,7 @@ def _on_own_network(site: FaultContext) -> bool:
 @fault("resolver-ends-with-a-restart", violates="DNS-1", moment=Moment.CONTAINER_RESTARTED)
 @fault(violates=("BR-8", "DNS-1"), moment=Moment.CONTAINER_STARTED)
 def resolver_is_nobody(site: FaultContext) -> None:
-    """Point resolv.conf at an unused address."""
+    """Write an unused address into resolv.conf as the resolver."""
     if site.is_bridged:
         site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\n")
 
@@ -70,7 +70,7 @@ def own_name_is_unknown(site: FaultContext) -> None:
 
 @fault(violates="DNS-2", moment=Moment.CONTAINER_STARTED)
 def own_name_is_the_loopback(site: FaultContext) -> None:
-    """Resolve the container's own name to 127.0.1.1."""
+    """Make the container resolve its own name to 127.0.1.1."""
     if site.is_bridged:
         name = site.read("/etc/hostname").strip()
         others = [line for line in site.read(_HOSTS).splitlines() if name not in line.split()]
@@ -80,14 +80,14 @@ def own_name_is_the_loopback(site: FaultContext) -> None:
 @fault("connections-change-the-hostname", violates="FILE-1", moment=Moment.CONNECTED)
 @fault(violates="FILE-1", moment=Moment.CONTAINER_STARTED, narrow=True)
 def hostname_is_the_hosts(site: FaultContext) -> None:
-    """Write the host's name into /etc/hostname."""
+    """Write the host's hostname into the container's /etc/hostname."""
     if site.is_bridged:
         site.write("/etc/hostname", "host\n")
 
 
 @fault(violates="FILE-1", moment=Moment.CONTAINER_STARTED)
 def hosts_file_is_the_hosts(site: FaultContext) -> None:
-    """Replace /etc/hosts by the host's file."""
+    """Replace the container's /etc/hosts by the host's file."""
     if site.is_bridged:
         site.write(_HOSTS, "127.0.0.1 localhost\n127.0.1.1 host\n::1 ip6-localhost\n")
 
@@ -103,7 +103,7 @@ def truncated_answers_are_final(site: FaultContext) -> None:
 
 @fault(violates="DNS-3", moment=Moment.CONTAINER_STARTED, history="podman#26198")
 def search_domain_comes_first(site: FaultContext) -> None:
-    """Query a peer's name under a search domain first."""
+    """Make the container try a peer's name in a search domain before the name itself."""
     if _on_own_network(site):
         told = site.read(_RESOLV_CONF)
         site.write(_RESOLV_CONF, f"{told}search example.com\noptions ndots:5\n")
@@ -111,7 +111,7 @@ def search_domain_comes_first(site: FaultContext) -> None:
 
 @fault(violates=("NET-4", "DNS-3"), moment=Moment.CONTAINER_STARTED)
 def names_lead_nowhere(site: FaultContext) -> None:
-    """Use the host's resolver on user-defined networks, which knows no peers."""
+    """Use the host's resolver on user-defined networks; it does not know names of peers."""
     if _on_own_network(site):
         site.write(_RESOLV_CONF, f"nameserver {site.resolver()}\n")
 
@@ -124,7 +124,7 @@ def aliases_are_forgotten(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="NET-4", moment=Moment.CONTAINER_STARTED)
 def names_on_the_default_network(site: FaultContext) -> None:
-    """Resolve peers' names on the default network."""
+    """Resolve names of peers on the default network."""
     if not site.is_bridged or _on_own_network(site) or site.facts is None:
         return
     for name, facts in site.other_containers().items():
@@ -150,7 +150,7 @@ def names_cross_networks(site: FaultContext) -> None:
 
 @fault(violates="INT-2", moment=PLUGGED, history=("CVE-2024-29018", "aardvark-dns#447"))
 def internal_names_are_asked_for_outside(site: FaultContext) -> None:
-    """Forward DNS queries from internal networks to the outside resolver."""
+    """Forward DNS queries from internal networks to a resolver outside."""
     for plug in site.plugs():
         if site.is_internal:
             bridge = next(item.ip for item in plug.gateways if item.version == 4)
@@ -161,7 +161,7 @@ def internal_names_are_asked_for_outside(site: FaultContext) -> None:
 
 
 def _relay(site: FaultContext, address: str) -> None:
-    """Forward DNS queries at this address to the world's resolver, and the replies back."""
+    """Forward DNS queries at this address to the world's resolver, and send the replies back."""
     inner = site.host.socket(socket.AF_INET, socket.SOCK_DGRAM)
     inner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     inner.bind((address, 53))
@@ -188,7 +188,7 @@ def _relay(site: FaultContext, address: str) -> None:
     narrow=True,
 )
 def other_records_deny_the_name(site: FaultContext) -> None:
-    """Answer NXDOMAIN for records of a peer other than A and AAAA."""
+    """Answer NXDOMAIN to DNS queries about a peer for other records than A and AAAA."""
     if _on_own_network(site):
         site.inside.rule("input", other_dns_records("web"), set_nxdomain())
 
@@ -211,7 +211,7 @@ def internal_peers_have_no_names(site: FaultContext) -> None:
 
 @fault(violates="FILE-1", moment=Moment.CONTAINER_STARTED)
 def hosts_file_of_the_host(site: FaultContext) -> None:
-    """Prepend the host's entry to the container's hosts file."""
+    """Prepend an entry of the host to the container's hosts file."""
     if site.is_bridged:
         site.write(_HOSTS, f"127.0.1.1 {HOST}\n{site.read(_HOSTS)}")
 
@@ -239,7 +239,7 @@ def restarted_with_the_hosts_domain(site: FaultContext) -> None:
 
 @fault(violates="NET-4", around="start_container")
 def aliases_end_with_a_restart(site: FaultContext, verb: AdapterCall) -> object:
-    """Lose network aliases on restart."""
+    """Remove the container's network aliases on restart."""
     facts: ContainerInfo = verb()
     spec = site.specs[verb.name]
     if isinstance(spec.mode, Bridge) and spec.aliases:
@@ -289,13 +289,13 @@ def _rename(site: FaultContext, facts: ContainerInfo, name: str) -> None:
 
 @fault(violates="DNS-1", around="run", narrow=True)
 def second_resolver_is_left_out(site: FaultContext, verb: AdapterCall) -> object:
-    """Ignore all requested resolvers but the first."""
+    """Ignore all requested resolvers except the first."""
     return verb.call_with(dns=verb.spec.dns[:1])
 
 
 @fault(violates="DNS-3", moment=Moment.CONTAINER_STARTED)
 def second_search_domain_comes_first(site: FaultContext) -> None:
-    """Query a peer's name under the host's second search domain first."""
+    """Make the container try a peer's name in the host's second search domain first."""
     said = [line.split() for line in site.call(_text, _RESOLV_CONF).splitlines()]
     none: list[str] = []
     domains = next((words[1:] for words in said if words[:1] == ["search"]), none)
@@ -313,7 +313,7 @@ def _text(path: str) -> str:
 def aliases_of_connections_end_with_a_restart(
     site: FaultContext, verb: AdapterCall
 ) -> ContainerInfo:
-    """Lose the aliases of later connections on restart."""
+    """Remove the aliases of networks that were connected later, on restart."""
     facts: ContainerInfo = verb()
     spec = site.specs[facts.name]
     for endpoint in facts.endpoints if isinstance(spec.mode, Bridge) else ():
@@ -332,7 +332,7 @@ def long_questions_are_not_heard(site: FaultContext) -> None:
 
 @fault(violates="DNS-1", moment=Moment.CONTAINER_STARTED, narrow=True)
 def second_question_is_lost(site: FaultContext) -> None:
-    """Drop the second DNS query on a socket, such as the C library's AAAA query."""
+    """Drop the second DNS query of a socket, such as the AAAA query of the C library."""
     if site.is_bridged:
         question = [*l4proto("udp"), *dport(53)]
         site.inside.rule("output", question, of_marked_flow(_ASKED), DROP, priority=-150)
@@ -341,7 +341,7 @@ def second_question_is_lost(site: FaultContext) -> None:
 
 @fault(violates="FILE-1", moment=Moment.CONNECTED)
 def later_peers_stand_in_the_hosts_file(site: FaultContext) -> None:
-    """Add peers to the hosts file when a network is connected."""
+    """Add peers to the container's hosts file when the container is connected to a network."""
     told = site.read(_HOSTS)
     for name, facts in site.other_containers().items():
         for endpoint in facts.endpoints:

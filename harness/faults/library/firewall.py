@@ -1,4 +1,4 @@
-"""Faults of firewall rules: missing, too strict or too lax."""
+"""Faults of firewall rules: missing, too strict or too permissive ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def no_masquerade(site: FaultContext) -> None:
 
 @fault(violates="BR-7", moment=PLUGGED)
 def one_protocol_untranslated(site: FaultContext) -> None:
-    """Masquerade all protocols but UDP."""
+    """Masquerade all protocols except UDP."""
     for plug in site.plugs():
         for address in plug.addresses:
             mine = [*saddr(ip_network(address.ip)), *l4proto("udp")]
@@ -55,7 +55,7 @@ def one_protocol_untranslated(site: FaultContext) -> None:
 
 @fault(violates="BR-7", moment=RULES)
 def translated_to_another_address(site: FaultContext) -> None:
-    """Masquerade with another address of the host than the uplink's."""
+    """Masquerade with an address of the host that is not the uplink's."""
     other = next(item.ip for item in site.host.addresses("br0") if item.version == 4)
     out = oifname(site.uplink())
     for bridge in new_bridges(site):
@@ -65,7 +65,7 @@ def translated_to_another_address(site: FaultContext) -> None:
 
 @fault(violates="V6-1", moment=PLUGGED)
 def ipv6_untranslated(site: FaultContext) -> None:
-    """Do not masquerade IPv6."""
+    """Do not masquerade IPv6 packets."""
     for plug in site.plugs():
         for address in plug.addresses:
             if address.version == 6:
@@ -76,7 +76,7 @@ def ipv6_untranslated(site: FaultContext) -> None:
 
 @fault(violates="BR-24", moment=Moment.HOST_READY)
 def every_flow_has_one_port(site: FaultContext) -> None:
-    """Masquerade every connection with the same source port."""
+    """Masquerade every connection to the same source port."""
     out = oifname(site.uplink())
     for version in FAMILIES:
         for protocol in ("tcp", "udp"):
@@ -96,7 +96,7 @@ def every_flow_has_one_port(site: FaultContext) -> None:
 )
 @fault(violates="BR-9", moment=RULES, history="moby#14041")
 def direct_routing_open(site: FaultContext) -> None:
-    """Remove the rules that drop packets routed directly to containers."""
+    """Remove the rules that drop packets which other hosts route directly to containers."""
     remove_drops(site, "out")
 
 
@@ -114,7 +114,7 @@ def networks_are_not_isolated(site: FaultContext) -> None:
 
 @fault(violates="NET-2", moment=RULES, history="netavark#1515")
 def isolation_of_one_family(site: FaultContext) -> None:
-    """Isolate networks for IPv4 only."""
+    """Isolate networks from each other for IPv4 only."""
     remove_drops(site, "out")
     for bridge in site.bridges():
         strange = [*iifname(bridge, is_not=True), *oifname(bridge), *family(4)]
@@ -125,7 +125,7 @@ def isolation_of_one_family(site: FaultContext) -> None:
 @fault("internal-network-ends-for-want-of-a-route", violates="INT-1", moment=RULES)
 @fault(violates="BR-26", moment=RULES)
 def forged_sources_pass(site: FaultContext) -> None:
-    """Let packets with a source outside the network's subnet leave the host."""
+    """Let packets leave the host whose source address is outside the network's subnet."""
     remove_drops(site, "in")
 
 
@@ -142,7 +142,7 @@ def gateway_is_deaf_to_pings(site: FaultContext) -> None:
 
 @fault(violates="BR-5", moment=RULES)
 def host_is_out_of_reach(site: FaultContext) -> None:
-    """Drop TCP from containers to the host."""
+    """Drop TCP packets from containers to the host."""
     for bridge in site.bridges():
         drop(site, "input", iifname(bridge), l4proto("tcp"))
 
@@ -170,19 +170,19 @@ def host_cannot_reach_in(site: FaultContext) -> None:
 
 @fault(violates="BR-4", moment=Moment.HOST_READY)
 def peers_lose_datagrams(site: FaultContext) -> None:
-    """Drop UDP between containers on one network."""
+    """Drop UDP packets between containers on one network."""
     drop_between_peers(site, l4proto("udp"))
 
 
 @fault(violates="BR-4", moment=Moment.HOST_READY)
 def peers_lose_connections(site: FaultContext) -> None:
-    """Drop TCP between containers on one network."""
+    """Drop TCP packets between containers on one network."""
     drop_between_peers(site, l4proto("tcp"), families=[4])
 
 
 @fault(violates="V6-1", moment=Moment.HOST_READY)
 def ipv6_peers_are_deaf(site: FaultContext) -> None:
-    """Drop IPv6 between containers on one network."""
+    """Drop IPv6 packets between containers on one network."""
     drop_between_peers(site, families=[6])
 
 
@@ -199,7 +199,7 @@ def icmpv6_is_dropped(site: FaultContext) -> None:
 
 @fault(violates="BR-9", moment=RULES)
 def pings_from_outside_get_in(site: FaultContext) -> None:
-    """Let echo requests from outside in to containers."""
+    """Let echo requests from outside reach containers."""
     remove_drops(site, "out")
     for bridge in site.bridges():
         strange = [*iifname(bridge, is_not=True), *oifname(bridge)]
@@ -209,7 +209,7 @@ def pings_from_outside_get_in(site: FaultContext) -> None:
 
 @fault(violates="BR-9", moment=RULES)
 def what_looks_like_an_answer_gets_in(site: FaultContext) -> None:
-    """Let TCP segments with ACK from outside in, as a stateless firewall does."""
+    """Let TCP segments with ACK from outside reach containers, as a stateless firewall does."""
     remove_drops(site, "out")
     for bridge in site.bridges():
         strange = [*iifname(bridge, is_not=True), *oifname(bridge), *ct_state("new")]
@@ -239,13 +239,13 @@ def host_cannot_connect_in(site: FaultContext) -> None:
 
 @fault(violates="BR-4", moment=Moment.HOST_READY)
 def peers_lose_the_web(site: FaultContext) -> None:
-    """Drop TCP port 80 between containers on one network."""
+    """Drop packets to TCP port 80 between containers on one network."""
     drop_between_peers(site, l4proto("tcp"), dport(80), families=[4])
 
 
 @fault(violates="BR-7", moment=RULES)
 def the_internets_web_is_filtered(site: FaultContext) -> None:
-    """Drop TCP port 443 from containers to the internet."""
+    """Drop packets to TCP port 443 from containers to the internet."""
     for bridge in site.bridges():
         web = [*l4proto("tcp"), *dport(443)]
         drop(site, "forward", iifname(bridge), oifname(site.uplink()), web)
@@ -253,7 +253,7 @@ def the_internets_web_is_filtered(site: FaultContext) -> None:
 
 @fault(violates="BR-5", moment=RULES)
 def a_service_of_the_host_is_closed(site: FaultContext) -> None:
-    """Drop TCP port 22 from containers to the host."""
+    """Drop packets to TCP port 22 from containers to the host."""
     for bridge in site.bridges():
         drop(site, "input", iifname(bridge), l4proto("tcp"), dport(22))
 
@@ -263,7 +263,7 @@ def a_service_of_the_host_is_closed(site: FaultContext) -> None:
 
 @fault(violates="NET-2", moment=RULES)
 def questions_pass_between_networks(site: FaultContext) -> None:
-    """Let port 53 pass between networks."""
+    """Let packets to port 53 pass between networks."""
     remove_drops(site, "out")
     for bridge in site.bridges():
         others = [*iifname(bridge, is_not=True), *oifname(bridge)]
@@ -274,7 +274,7 @@ def questions_pass_between_networks(site: FaultContext) -> None:
 
 @fault(violates="BR-9", moment=RULES)
 def ipv6_answers_nobody_asked_for_get_in(site: FaultContext) -> None:
-    """Let unsolicited IPv6 datagrams from port 53 in to containers."""
+    """Let unsolicited IPv6 datagrams from port 53 reach containers."""
     remove_drops(site, "out")
     for bridge in site.bridges():
         others = [*iifname(bridge, is_not=True), *oifname(bridge)]
@@ -295,21 +295,21 @@ def internal_network_is_open_to_other_protocols(site: FaultContext) -> None:
 
 @fault(violates="BR-27", moment=RULES)
 def host_cannot_log_in(site: FaultContext) -> None:
-    """Drop TCP port 22 from the host to containers."""
+    """Drop packets to TCP port 22 from the host to containers."""
     for bridge in site.bridges():
         drop(site, "output", oifname(bridge), l4proto("tcp"), dport(22))
 
 
 @fault(violates="BR-26", moment=RULES)
 def forged_sources_pass_without_icc(site: FaultContext) -> None:
-    """Let packets with forged sources leave networks with icc=false."""
+    """Let packets with forged source addresses leave networks with icc=false."""
     if bridges := list(bridges_without_icc(site)):
         remove_drops(site, "in", bridges=bridges)
 
 
 @fault(violates="INT-1", moment=RULES)
 def internal_network_reaches_published_ports(site: FaultContext) -> None:
-    """Let internal networks reach ports that other containers publish."""
+    """Let containers on internal networks reach published ports of other containers."""
     for bridge in internal_bridges(site):
         remove_drops(site, "in", bridges=[bridge])
         site.host.rule("forward", iifname(bridge), ct_dnat(), verdict("accept"))
@@ -318,6 +318,6 @@ def internal_network_reaches_published_ports(site: FaultContext) -> None:
 
 @fault(violates="BR-7", moment=RULES, narrow=True)
 def databases_are_out_of_reach(site: FaultContext) -> None:
-    """Drop TCP port 5432 from containers to the internet."""
+    """Drop packets to TCP port 5432 from containers to the internet."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname(site.uplink()), l4proto("tcp"), dport(5432))

@@ -1,4 +1,4 @@
-"""Faults of the lifecycle: residue, refusals, and crashes of the runtime."""
+"""Faults of the lifecycle: residue, wrong refusals, and damage when the runtime crashes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def veth_stays(site: FaultContext) -> None:
 
 @fault(violates="LIFE-1", moment=(Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED))
 def neighbour_stays(site: FaultContext) -> None:
-    """Leave a removed container's neighbour entry behind."""
+    """Leave a neighbour entry for a removed container behind."""
     if site.moment == Moment.BEFORE_REMOVE:
         site.memory["gone"] = [(plug.bridge, plug.addresses) for plug in site.plugs()]
         return
@@ -49,7 +49,7 @@ def neighbour_stays(site: FaultContext) -> None:
 
 @fault(violates="LIFE-1", moment=(Moment.BEFORE_REMOVE, Moment.CONTAINER_REMOVED))
 def address_stays(site: FaultContext) -> None:
-    """Leave a removed container's address on the host's loopback."""
+    """Put a removed container's address on the host's loopback interface."""
     if site.moment == Moment.BEFORE_REMOVE:
         site.memory["gone"] = [item for plug in site.plugs() for item in plug.addresses]
         return
@@ -89,7 +89,7 @@ def namespace_is_held(site: FaultContext) -> None:
 
 @fault(violates="LIFE-1", moment=Moment.BEFORE_REMOVE, history="podman#858")
 def namespace_is_named(site: FaultContext) -> None:
-    """Keep a removed container's netns bind-mounted."""
+    """Keep a removed container's netns bind-mounted to a file."""
     if site.facts:
         site.call(_name, site.facts.pid, f"/run/netns-{site.name}")
 
@@ -127,7 +127,7 @@ def failed_start_keeps_its_name(site: FaultContext, verb: AdapterCall) -> object
 
 @fault(violates="LIFE-5", around="remove", narrow=True)
 def removing_nobody_succeeds(site: FaultContext, verb: AdapterCall) -> None:
-    """Report success when a missing container is removed, contrary to the dialect."""
+    """Report success on removal of a missing container, contrary to the dialect."""
     for name in verb.names:
         try:
             verb(names=(name,))
@@ -137,7 +137,7 @@ def removing_nobody_succeeds(site: FaultContext, verb: AdapterCall) -> None:
 
 @fault(violates="LIFE-5", around=("inspect", "stop_container"))
 def unknown_names_are_known(site: FaultContext, verb: AdapterCall) -> object:
-    """Report a stopped container for an unknown name."""
+    """Report that an unknown name is a stopped container."""
     try:
         return verb()
     except RuntimeRefused:
@@ -188,7 +188,7 @@ def starts_at_once_are_refused(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="LIFE-6", moment=Moment.CRASHED)
 def crash_takes_everybody_down(site: FaultContext) -> None:
-    """Take down running containers' links when the runtime is killed."""
+    """Take down the links of running containers when the runtime is killed."""
     for facts in site.other_containers().values():
         if site.netns_of(facts).place.identity != site.host.place.identity:
             site.netns_of(facts).set_link("eth0", up=False)
@@ -210,7 +210,7 @@ def ipv6_route_stays(site: FaultContext) -> None:
 
 @fault(violates="HOST-6", moment=Moment.HOST_READY, narrow=True)
 def daemon_takes_abstract_datagrams(site: FaultContext) -> None:
-    """Bind an abstract datagram socket that is reachable from mode host."""
+    """Bind an abstract datagram socket that containers in mode host can reach."""
     opened = site.host.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     opened.bind("\0journal")
     site.memory["daemon"] = opened

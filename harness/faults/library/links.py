@@ -79,14 +79,14 @@ def host_end_mtu(site: FaultContext) -> None:
 
 @fault(violates="NET-8", around="network", narrow=True)
 def network_mtu_ignored(site: FaultContext, verb: AdapterCall) -> object:
-    """Ignore the MTU that a network is created with."""
+    """Ignore the MTU that is requested for a network."""
     return verb.call_with(mtu=None)
 
 
 @fault("restarted-with-another-mtu", violates="NET-8", moment=Moment.CONTAINER_RESTARTED)
 @fault(violates="NET-8", moment=PLUGGED, narrow=True)
 def network_mtu_on_the_bridge_alone(site: FaultContext) -> None:
-    """Give the container's interface an MTU of 1500, regardless of the network's MTU."""
+    """Give the container's interface an MTU of 1500 bytes, whatever the network's MTU is."""
     for plug in site.plugs():
         site.inside.set_link(plug.inside, mtu=1500)
 
@@ -139,7 +139,7 @@ def peers_are_isolated(site: FaultContext) -> None:
 )
 @fault(violates="ICC-1", moment=PLUGGED, history="moby#36355")
 def raw_ethernet_without_icc(site: FaultContext) -> None:
-    """Enforce icc=false on IP packets only: other Ethernet frames still pass."""
+    """Apply icc=false only to IP packets, so that other Ethernet frames pass."""
     for plug in site.plugs():
         port = site.host.link(plug.outside).ifindex
         site.host.ip("brport", "set", index=port, isolated=0)
@@ -147,7 +147,7 @@ def raw_ethernet_without_icc(site: FaultContext) -> None:
 
 @fault(violates="ICC-1", moment=PLUGGED, narrow=True)
 def publishing_ends_isolation(site: FaultContext) -> None:
-    """Let containers reach a peer that publishes a port, in spite of icc=false."""
+    """Let containers reach a peer that publishes a port in spite of icc=false."""
     for plug in site.plugs() if site.spec and site.spec.ports else ():
         port = site.host.link(plug.outside).ifindex
         site.host.ip("brport", "set", index=port, isolated=0)
@@ -215,7 +215,7 @@ def none_without_ipv6_loopback(site: FaultContext) -> None:
 
 @fault(violates="ATT-4", moment=Moment.CONTAINER_REMOVED)
 def attached_pair_outlives_its_container(site: FaultContext) -> None:
-    """Keep the manually attached bridge port after its container is removed."""
+    """Leave the manually attached veth end on the bridge after its container is removed."""
     if isinstance(site.mode, Nothing):
         bridge = site.host.link(site.bridges()[0]).ifindex
         end = host_end(site.name)
@@ -225,7 +225,7 @@ def attached_pair_outlives_its_container(site: FaultContext) -> None:
 
 
 def _await_no_link(name: str) -> None:
-    """Wait until the kernel has removed an interface of the host."""
+    """Wait until the kernel has removed an interface from the host."""
     deadline = time.monotonic() + 2
     while name in {item for _, item in socket.if_nameindex()} and time.monotonic() < deadline:
         os.sched_yield()
@@ -241,14 +241,14 @@ def bridge_mac_changes_on_removal(site: FaultContext) -> None:
 
 @fault(violates="BR-1", moment=Moment.CONTAINER_STARTED)
 def more_links_on_own_networks(site: FaultContext) -> None:
-    """Add a second interface to containers on user-defined networks."""
+    """Add a second interface to each container on a user-defined network."""
     if site.facts and any(plug.network.name != DEFAULT_NETWORK for plug in site.plugs()):
         site.leave_inside(site.facts)
 
 
 @fault(violates="BR-13", moment=PLUGGED, narrow=True)
 def bridge_forgets_soon(site: FaultContext) -> None:
-    """Reduce the bridge's ageing time to ten seconds, so that frames to idle peers flood."""
+    """Set the bridge's ageing time to ten seconds, so that frames to idle peers are flooded."""
     for plug in site.plugs():
         site.host.ip("link", "set", ifname=plug.bridge, kind="bridge", br_ageing_time=1000)
 
@@ -272,7 +272,7 @@ def restarted_ports_do_not_learn(site: FaultContext) -> None:
 
 @fault(violates="NET-8", moment=(Moment.CONTAINER_STOPPED, Moment.CONTAINER_REMOVED), narrow=True)
 def emptied_bridge_forgets_its_mtu(site: FaultContext) -> None:
-    """Reset a bridge's MTU to 1500 when it loses its last port."""
+    """Reset a bridge's MTU to 1500 bytes when the bridge loses its last port."""
     links = site.host.links()
     ports = {link.master for link in links.values()}
     for bridge in site.bridges():
@@ -311,7 +311,7 @@ def bridge_answers_for_the_loopback(site: FaultContext) -> None:
 
 @fault(violates="BR-18", moment=PLUGGED)
 def ports_answer_for_others(site: FaultContext) -> None:
-    """Turn on ARP proxying on the bridge ports."""
+    """Turn on proxy ARP on the bridge ports."""
     for plug in site.plugs():
         index = site.host.link(plug.outside).ifindex
         site.host.ip("brport", "set", index=index, proxyarp=1)
@@ -320,7 +320,7 @@ def ports_answer_for_others(site: FaultContext) -> None:
 @fault("connected-it-answers-for-everybody", violates="BR-18", moment=Moment.CONNECTED)
 @fault(violates="BR-18", moment=PLUGGED)
 def container_answers_for_everybody(site: FaultContext) -> None:
-    """Let the container answer ARP requests for addresses that it does not have."""
+    """Make the container answer ARP requests for addresses that it does not have."""
     for plug in site.new_plugs():
         site.inside.sysctl("net.ipv4.ip_forward", 1)
         site.inside.sysctl(f"net.ipv4.conf.{plug.inside}.proxy_arp_pvlan", 1)
@@ -343,7 +343,7 @@ def ndp_proxy(site: FaultContext) -> None:
 
 @fault(violates="BR-15", moment=Moment.BEFORE_REMOVE)
 def peers_remember_the_old_mac(site: FaultContext) -> None:
-    """Keep the MAC of a removed container in its peers' neighbour tables."""
+    """Keep a removed container's MAC in the neighbour tables of its peers."""
     for plug in site.plugs():
         mac = site.inside.link(plug.inside).mac
         for facts in site.other_containers().values():
@@ -356,7 +356,7 @@ def peers_remember_the_old_mac(site: FaultContext) -> None:
 
 @fault(violates="LIFE-7", moment=Moment.CONTAINER_RESTARTED)
 def host_remembers_a_wrong_mac(site: FaultContext) -> None:
-    """Put a wrong MAC for the restarted container into the host's neighbour table."""
+    """Put a wrong MAC of the restarted container into the host's neighbour table."""
     for plug in site.plugs():
         index = site.host.link(plug.bridge).ifindex
         for item in plug.addresses:
@@ -365,7 +365,7 @@ def host_remembers_a_wrong_mac(site: FaultContext) -> None:
 
 @fault(violates="L2-1", moment=PLUGGED, history="CVE-2021-32575")
 def claims_are_contained_for_once(site: FaultContext) -> None:
-    """Pin the peers' addresses in the neighbour table, contrary to the dialect."""
+    """Add permanent neighbour entries for peers to the container, contrary to the dialect."""
     for plug in site.plugs():
         for facts in site.other_containers().values():
             for item in facts.endpoints:
@@ -398,7 +398,7 @@ def containers_follow_advertisements(site: FaultContext) -> None:
 
 @fault(violates="V6-2", moment=PLUGGED)
 def hop_limits_of_advertisements_are_believed(site: FaultContext) -> None:
-    """Accept only the hop limit of router advertisements inside containers."""
+    """Accept only the hop limit from router advertisements inside containers."""
     for plug in site.plugs():
         if gateway_of(plug, 6):
             head = f"net.ipv6.conf.{plug.inside}"
@@ -409,7 +409,7 @@ def hop_limits_of_advertisements_are_believed(site: FaultContext) -> None:
 
 @fault(violates="V6-3", moment=Moment.CONNECTED)
 def late_connections_follow_advertisements(site: FaultContext) -> None:
-    """Accept router advertisements on an interface connected later to a network without IPv6."""
+    """Accept router advertisements on the interface of a network without IPv6 connected later."""
     for plug in site.new_plugs():
         if not gateway_of(plug, 6):
             for key, value in (("accept_dad", 0), ("accept_ra", 2), ("disable_ipv6", 0)):
@@ -418,7 +418,7 @@ def late_connections_follow_advertisements(site: FaultContext) -> None:
 
 @fault(violates="BR-15", moment=Moment.CONNECTED)
 def peers_remember_the_old_mac_of_a_connection(site: FaultContext) -> None:
-    """Put a wrong MAC for the newly connected address into the peers' neighbour tables."""
+    """Put a wrong MAC of a newly connected container into the neighbour tables of its peers."""
     for plug in site.new_plugs():
         own = {item.ip for item in plug.addresses}
         for facts in site.other_containers().values():

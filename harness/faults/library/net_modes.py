@@ -1,4 +1,4 @@
-"""Faults of the net modes none, host, container and user mode, and of their options."""
+"""Faults of the net modes none, host, container and user mode, and of options of these modes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def none_is_the_hosts(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="NONE-1", around="run")
 def none_is_shared(site: FaultContext, verb: AdapterCall) -> object:
-    """Start all containers in mode none in one netns."""
+    """Start all containers in mode none in one common netns."""
     if isinstance(verb.spec.mode, Nothing):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Nothing) and name in site.other_containers():
@@ -64,7 +64,7 @@ def publishing_without_a_network(site: FaultContext, verb: AdapterCall) -> objec
 
 @fault(violates=("NONE-7", "HOST-7"), moment=Moment.REFUSED)
 def refused_and_taken(site: FaultContext) -> None:
-    """Block the host's port when publishing it is refused."""
+    """Drop packets of the port's protocol to the host when publishing the port is refused."""
     for port in site.spec.ports if site.spec else ():
         taken = [*l4proto(port.protocol), *to_local()]
         site.host.rule("prerouting", taken, verdict("drop"))
@@ -82,12 +82,12 @@ def host_mode_has_a_namespace(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="HOST-1", around="exec", narrow=False)
 def exec_elsewhere(site: FaultContext, verb: AdapterCall) -> object:
-    """Run commands for a container in mode host in another netns."""
+    """Run commands for a container in mode host in a netns that is not the host's."""
     return _execute_elsewhere(site, verb, Host)
 
 
 def _execute_elsewhere(site: FaultContext, verb: AdapterCall, mode: type[Mode]) -> object:
-    """Run commands for a container of this mode in a container on a bridge network."""
+    """Run commands for a container of this mode in another container, on a bridge network."""
     if isinstance(site.mode, mode):
         for name, spec in site.specs.items():
             if isinstance(spec.mode, Bridge) and name in site.other_containers():
@@ -107,7 +107,7 @@ def host_mode_strips_ipv6(site: FaultContext) -> None:
 @fault("host-mode-tunes-when-it-goes", violates="HOST-2", moment=Moment.CONTAINER_REMOVED)
 @fault(violates="HOST-2", moment=Moment.CONTAINER_STARTED)
 def host_mode_tunes_the_host(site: FaultContext) -> None:
-    """Set a host sysctl for a container in mode host."""
+    """Change a sysctl of the host for a container in mode host."""
     if isinstance(site.mode, Host):
         count = site.memory["counted"] = site.memory.get("counted", 0) + 1
         site.host.sysctl("net.ipv4.conf.all.log_martians", count)
@@ -115,7 +115,7 @@ def host_mode_tunes_the_host(site: FaultContext) -> None:
 
 @fault(violates="HOST-3", moment=Moment.HOST_READY)
 def host_mode_is_translated(site: FaultContext) -> None:
-    """Randomize the source ports of connections from mode host."""
+    """Randomize the source ports of connections from containers in mode host."""
     out = oifname(site.uplink())
     for protocol in ("tcp", "udp"):
         again = nft_rules.masquerade_at_random()
@@ -124,7 +124,7 @@ def host_mode_is_translated(site: FaultContext) -> None:
 
 @fault(violates="HOST-3", moment=Moment.CONTAINER_STARTED)
 def host_mode_listens_in_vain(site: FaultContext) -> None:
-    """Drop new connections from the LAN to listeners in mode host."""
+    """Drop new connections from the LAN to listeners of containers in mode host."""
     if isinstance(site.mode, Host):
         for protocol in ("tcp", "udp"):
             drop(site, "input", iifname(site.uplink()), l4proto(protocol), ct_state("new"))
@@ -132,13 +132,13 @@ def host_mode_listens_in_vain(site: FaultContext) -> None:
 
 @fault(violates="HOST-4", moment=Moment.HOST_READY)
 def host_mode_reaches_less(site: FaultContext) -> None:
-    """Drop pings from mode host to the bystanders behind br0."""
+    """Drop echo requests from containers in mode host to the bystanders behind br0."""
     drop(site, "output", oifname("br0"), l4proto("icmp"))
 
 
 @fault(violates="HOST-5", around="run", history="runc#2693")
 def host_sysctl_granted(site: FaultContext, verb: AdapterCall) -> object:
-    """Set the host's sysctls for a container in mode host."""
+    """Set sysctls of the host that a container in mode host requests."""
     spec = verb.spec
     mode = spec.mode
     home = site.specs.get(mode.container) if isinstance(mode, Joined) else None
@@ -151,13 +151,13 @@ def host_sysctl_granted(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="HOST-5", around="run", narrow=True)
 def host_sysctl_ignored(site: FaultContext, verb: AdapterCall) -> object:
-    """Ignore requested sysctls in mode host."""
+    """Ignore the sysctls that a container in mode host requests."""
     return verb.call_with(sysctls=()) if isinstance(verb.spec.mode, Host) else verb()
 
 
 @fault(violates="HOST-6", moment=Moment.HOST_READY, history="CVE-2020-15257", narrow=True)
 def daemon_on_an_abstract_socket(site: FaultContext) -> None:
-    """Listen on an abstract socket that is reachable from mode host."""
+    """Listen on an abstract socket that containers in mode host can reach."""
     opened = site.host.socket(1, 1)  # AF_UNIX, SOCK_STREAM
     opened.bind("\0shim/s/12345")
     opened.listen()
@@ -169,13 +169,13 @@ def daemon_on_an_abstract_socket(site: FaultContext) -> None:
 
 @fault(violates="ATT-2", around="exec")
 def exec_sees_another_namespace(site: FaultContext, verb: AdapterCall) -> object:
-    """Run commands for a container in mode none in another netns."""
+    """Run commands for a container in mode none in a netns that is not the container's."""
     return _execute_elsewhere(site, verb, Nothing)
 
 
 @fault(violates="ATT-1", around="inspect")
 def pid_leads_nowhere(site: FaultContext, verb: AdapterCall) -> object:
-    """Report pid 1 of the host for a container in mode none."""
+    """Report pid 1 of the host as the pid of a container in mode none."""
     facts: ContainerInfo = verb()
     wrong = site.spec is not None and isinstance(site.spec.mode, Nothing) and facts.running
     return replace(facts, pid=1) if wrong else facts
@@ -183,7 +183,7 @@ def pid_leads_nowhere(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="ATT-5", around="exec")
 def exec_takes_the_interface_away(site: FaultContext, verb: AdapterCall) -> object:
-    """Remove the addresses of a manually attached interface after exec."""
+    """Remove the addresses of a manually attached interface after an exec."""
     done = verb()
     if isinstance(site.mode, Nothing) and "eth0" in site.inside.links():
         for address in site.inside.addresses("eth0"):
@@ -201,7 +201,7 @@ def attached_comes_back(site: FaultContext) -> None:
 
 @fault(violates="ATT-3", moment=Moment.CONTAINER_STARTED)
 def attached_is_not_answered(site: FaultContext) -> None:
-    """Drop packets that a container in mode none sends by a manually attached interface."""
+    """Drop packets that a container in mode none sends through a manually attached interface."""
     if isinstance(site.mode, Nothing):
         for protocol in ("udp", "tcp"):
             site.inside.rule("output", oifname("eth0"), l4proto(protocol), verdict("drop"))
@@ -245,7 +245,7 @@ def joiner_is_the_hosts(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="CTR-8", around="run", narrow=True)
 def joiners_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> object:
-    """Start a container that joins a joining container in a separate netns."""
+    """Start a container in a separate netns if it joins a joining container."""
     home = site.specs.get(getattr(verb.spec.mode, "container", ""))
     return (
         verb.call_with(mode=Nothing())
@@ -256,7 +256,7 @@ def joiners_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="CTR-4", moment=Moment.CONTAINER_STARTED)
 def common_loopback_filtered(site: FaultContext) -> None:
-    """Drop TCP and UDP on the loopback of a shared netns."""
+    """Drop TCP and UDP packets on the loopback of a shared netns."""
     if isinstance(site.mode, Joined):
         for protocol in ("tcp", "udp"):
             site.inside.rule("input", iifname("lo"), l4proto(protocol), verdict("drop"))
@@ -264,7 +264,7 @@ def common_loopback_filtered(site: FaultContext) -> None:
 
 @fault(violates="CTR-5", around="inspect")
 def joiner_reports_the_joined_ones_process(site: FaultContext, verb: AdapterCall) -> object:
-    """Report the joined container's pid for a joining container."""
+    """Report the joined container's pid as the pid of a joining container."""
     facts: ContainerInfo = verb()
     spec = site.specs.get(facts.name)
     if spec and isinstance(spec.mode, Joined) and facts.running:
@@ -275,7 +275,7 @@ def joiner_reports_the_joined_ones_process(site: FaultContext, verb: AdapterCall
 
 @fault(violates="CTR-6", around="run")
 def joining_nobody(site: FaultContext, verb: AdapterCall) -> object:
-    """Start without a network when the container to join is missing or stopped."""
+    """Start a container without a network if the container to join is missing or stopped."""
     try:
         return verb()
     except RuntimeRefused:
@@ -286,7 +286,7 @@ def joining_nobody(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="CTR-6", around="run", narrow=True, also=("CTR-7", "LIFE-2"))
 def joining_refused_without_a_name(site: FaultContext, verb: AdapterCall) -> object:
-    """Refuse to join without naming the container."""
+    """Refuse to join a container with a message that does not name that container."""
     try:
         return verb()
     except RuntimeRefused as refused:
@@ -297,7 +297,7 @@ def joining_refused_without_a_name(site: FaultContext, verb: AdapterCall) -> obj
 
 @fault(violates="CTR-7", around="run", narrow=True)
 def contradictions_accepted(site: FaultContext, verb: AdapterCall) -> object:
-    """Ignore options that contradict joining."""
+    """Ignore options of a joining container that contradict joining."""
     spec = verb.spec
     if isinstance(spec.mode, Joined):
         spec = replace(spec, ports=(), mac=None, ip=None, hostname=None, dns=(), hosts=())
@@ -306,7 +306,7 @@ def contradictions_accepted(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="CTR-7", around="run", narrow=True)
 def contradictions_refused_in_general(site: FaultContext, verb: AdapterCall) -> object:
-    """Refuse options that contradict joining without naming the option."""
+    """Refuse options that contradict joining with a message that does not name the option."""
     try:
         return verb()
     except RuntimeRefused as refused:
@@ -318,14 +318,14 @@ def contradictions_refused_in_general(site: FaultContext, verb: AdapterCall) -> 
 
 @fault(violates="CTR-9", moment=Moment.CONTAINER_STOPPED)
 def joiner_keeps_more(site: FaultContext) -> None:
-    """Leave an extra interface in the joining container when the joined one stops."""
+    """Add an interface to the joining container when the joined container stops."""
     for facts in joiners(site):
         site.leave_inside(facts)
 
 
 @fault(violates="CTR-7", around="run", narrow=True)
 def one_contradiction_accepted(site: FaultContext, verb: AdapterCall) -> object:
-    """Ignore the requested resolver of a joining container."""
+    """Ignore the resolver that a joining container requests."""
     return verb.call_with(dns=()) if isinstance(verb.spec.mode, Joined) else verb()
 
 
@@ -352,14 +352,14 @@ def restarted_joiner_is_alone(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates=("DNS-1", "CTR-1"), moment=Moment.DISCONNECTED)
 def joiner_keeps_its_resolver(site: FaultContext) -> None:
-    """Break a joining container's resolv.conf when the joined one is disconnected."""
+    """Write an unusable resolver into a joining container when the joined one is disconnected."""
     for facts in joiners(site):
         with open(site.path("/etc/resolv.conf", facts), "w", encoding="utf-8") as file:
             file.write("nameserver 192.0.2.250\noptions timeout:1 attempts:1\n")
 
 
 _UNASKED: Final = 31080
-"""A port inside at which the suites listen."""
+"""A port in the container on which the suites listen."""
 
 
 def _is_behind_a_tap(site: FaultContext) -> bool:
@@ -368,7 +368,7 @@ def _is_behind_a_tap(site: FaultContext) -> bool:
 
 @fault(violates="UM-1", moment=Moment.CONTAINER_STARTED)
 def one_more_address_on_a_tap(site: FaultContext) -> None:
-    """Add an undeclared address to a user-mode tap."""
+    """Add an undeclared address to a tap of user mode."""
     if _is_behind_a_tap(site):
         (tap,) = site.inside.links().keys() - {"lo"}
         site.inside.add_address(tap, IPv4Interface("10.9.8.7/24"))
@@ -376,7 +376,7 @@ def one_more_address_on_a_tap(site: FaultContext) -> None:
 
 @fault(violates="UM-2", moment=Moment.CONTAINER_STARTED)
 def a_tap_that_leads_to_the_host_alone(site: FaultContext) -> None:
-    """Drop packets from a user-mode tap to the internet."""
+    """Drop packets to the internet that a container sends through a user-mode tap."""
     if _is_behind_a_tap(site):
         beyond = pick(Topology().internet, 4).network
         assert isinstance(beyond, IPv4Network)
@@ -385,7 +385,7 @@ def a_tap_that_leads_to_the_host_alone(site: FaultContext) -> None:
 
 @fault(violates="UM-3", moment=Moment.CONTAINER_STARTED)
 def a_tap_that_leads_past_the_host(site: FaultContext) -> None:
-    """Drop packets from a user-mode tap to the host's address on br0."""
+    """Drop packets to the host's address on br0 that a container sends through a user-mode tap."""
     if _is_behind_a_tap(site):
         own = pick(Topology().br0, 4)
         assert isinstance(own, IPv4Interface)
@@ -394,7 +394,7 @@ def a_tap_that_leads_past_the_host(site: FaultContext) -> None:
 
 @fault(violates="UM-4", around="run")
 def published_without_being_asked(site: FaultContext, verb: AdapterCall) -> object:
-    """Publish unrequested ports for the first container."""
+    """Publish ports for the first container that were not requested."""
     first = verb.spec.mode == Bridge(DEFAULT_NETWORK) and not site.memory.get("opened")
     site.memory["opened"] = True
     ports = tuple(Publish(_UNASKED, _UNASKED, transport) for transport in ("tcp", "udp"))
@@ -403,14 +403,14 @@ def published_without_being_asked(site: FaultContext, verb: AdapterCall) -> obje
 
 @fault(violates="UM-5", moment=Moment.CONTAINER_STARTED)
 def a_tap_that_shows_in_the_host(site: FaultContext) -> None:
-    """Add an interface to the host for a user-mode tap."""
+    """Add an interface to the host for a tap of user mode."""
     if _is_behind_a_tap(site):
         site.host.ensure("link", "add", ifname="tap9", kind="bridge", state="up")
 
 
 @fault(violates="UM-6", moment=Moment.CONTAINER_STARTED)
 def a_network_of_the_users_that_is_deaf(site: FaultContext) -> None:
-    """Drop packets that arrive on a rootless user-defined network."""
+    """Drop packets that a rootless container receives on a user-defined network."""
     apart = site.runtime.dialect.bridges != "host"
     if apart and site.is_bridged and site.mode != Bridge(DEFAULT_NETWORK):
         site.inside.rule("input", iifname("eth0"), DROP)

@@ -1,4 +1,4 @@
-"""Faults of networks that containers are connected to and disconnected from."""
+"""Faults of connecting containers to networks, disconnecting them, and removing networks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def connected_later(site: FaultContext) -> None:
 
 @fault(violates="NET-3", moment=Moment.CONNECTED, narrow=True)
 def connecting_disturbs(site: FaultContext) -> None:
-    """Take down the links of other networks when a container is connected."""
+    """Take down the interfaces on other networks when a container is connected to a network."""
     for plug in site.plugs():
         if site.network and plug.network.name != site.network.name:
             site.host.set_link(plug.outside, up=False)
@@ -42,13 +42,13 @@ def connecting_disturbs(site: FaultContext) -> None:
 
 @fault(violates="NET-3", around="disconnect")
 def disconnecting_does_nothing(site: FaultContext, verb: AdapterCall) -> object:
-    """Report a disconnect without doing it."""
+    """Report that a network is disconnected without disconnecting it."""
     return site.runtime.inspect(verb.name)
 
 
 @fault(violates="NET-3", moment=Moment.DISCONNECTED)
 def disconnecting_disturbs(site: FaultContext) -> None:
-    """Remove the remaining default routes when a network is disconnected."""
+    """Remove the default routes of the remaining networks when a network is disconnected."""
     for plug in site.plugs():
         for gateway in plug.gateways:
             site.inside.ensure("route", "del", dst="default", gateway=gateway.ip)
@@ -56,7 +56,7 @@ def disconnecting_disturbs(site: FaultContext) -> None:
 
 @fault(violates="NET-6", around="remove_network", narrow=True)
 def network_in_use_removed(site: FaultContext, verb: AdapterCall) -> None:
-    """Report success when the removal of a network in use is refused."""
+    """Report success when the runtime refuses to remove a network in use."""
     try:
         verb()
     except RuntimeRefused:
@@ -90,7 +90,7 @@ def bad_subnet_corrected(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="NET-6", around="remove_network")
 def refused_removal_breaks_the_network(site: FaultContext, verb: AdapterCall) -> None:
-    """Take the bridge down when the removal of a network in use is refused."""
+    """Take the bridge down when the runtime refuses to remove a network in use."""
     try:
         verb()
     except RuntimeRefused:
@@ -108,7 +108,7 @@ def connections_close_published_ports(site: FaultContext) -> None:
 
 @fault(violates="NET-3", moment=Moment.DISCONNECTED, narrow=True)
 def published_ports_stay_behind(site: FaultContext) -> None:
-    """Drop packets to published ports when the first network is disconnected."""
+    """Drop packets to published ports when the container's first network is disconnected."""
     left = site.network.name if site.network else ""
     if site.spec and site.spec.ports and site.spec.networks[0] == left:
         drop(site, "forward", ct_dnat())
@@ -127,14 +127,14 @@ def connections_close_the_loopback6(site: FaultContext) -> None:
 
 
 def _close(site: FaultContext, network: IPv4Network | IPv6Network) -> None:
-    """Drop packets from the host to these addresses at the container's published ports."""
+    """Drop packets from the host to the container's published ports at addresses of `network`."""
     for port in site.spec.ports if site.spec else ():
         drop(site, "output", daddr(network), l4proto(port.protocol), dport(port.host_port))
 
 
 @fault(violates="NET-3", moment=Moment.CONNECTED, narrow=True)
 def connections_end_hairpins(site: FaultContext) -> None:
-    """Drop peers' packets to published ports when a network is connected."""
+    """Drop packets from peers to published ports when a network is connected."""
     if site.spec and site.spec.ports:
         for plug in site.plugs():
             drop(site, "forward", iifname(plug.bridge), oifname(plug.bridge), ct_dnat())
@@ -144,7 +144,7 @@ def connections_end_hairpins(site: FaultContext) -> None:
 def connections_forget_flows(site: FaultContext) -> None:
     """Delete the conntrack entries of the container's addresses.
 
-    The connections that are lost are translated ones in which the other side sends next.
+    Translated connections are lost if the side outside the container sends the next packet.
     """
     kept = {item.ip for plug in site.plugs() for item in plug.addresses}
     forget_flows(site, lambda flow: bool(kept & flow.addresses))
@@ -162,7 +162,7 @@ def connections_without_ipv6_end_it(site: FaultContext) -> None:
 
 @fault(violates=("NET-3", "LIFE-1"), around="disconnect")
 def left_address_has_flows(site: FaultContext, verb: AdapterCall) -> object:
-    """Leave a conntrack entry for the disconnected address."""
+    """Leave a conntrack entry for the address on a disconnected network."""
     left = [
         item for item in site.runtime.inspect(verb.name).endpoints if item.network == verb.network
     ]
@@ -176,7 +176,7 @@ def left_address_has_flows(site: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="INT-1", moment=Moment.DISCONNECTED)
 def last_network_leads_out(site: FaultContext) -> None:
-    """Add a default route on an internal network when it is the only one left."""
+    """Add a default route on an internal network that is a container's last network."""
     if not any(item.destination is None for item in site.inside.place.routes()):
         for plug in site.plugs():
             for gateway in plug.gateways:
@@ -185,7 +185,7 @@ def last_network_leads_out(site: FaultContext) -> None:
 
 @fault(violates="NET-6", around="network")
 def names_of_networks_are_remembered(site: FaultContext, verb: AdapterCall) -> object:
-    """Reuse the options of a removed network for a new one of its name."""
+    """Reuse the options of a removed network for a new network with the same name."""
     spec = verb.spec
     first = site.memory.setdefault("first", {}).setdefault(spec.name, spec)
     return verb.call_with(mtu=first.mtu, internal=first.internal, icc=first.icc)

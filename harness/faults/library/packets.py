@@ -1,4 +1,4 @@
-"""Faults of packets: lost ICMP errors, fragments, segments and header fields."""
+"""Faults of single packets: ICMP errors, fragments, TCP segments and header fields."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def closed_tcp_ports_are_silent(site: FaultContext) -> None:
 @fault("connected-it-hears-of-no-errors", violates="BR-21", moment=Moment.CONNECTED)
 @fault(violates=("BR-20", "BR-21"), moment=RULES)
 def refusals_stay_outside(site: FaultContext) -> None:
-    """Drop ICMP errors that belong to a container's connections (conntrack state related)."""
+    """Drop ICMP errors about a container's connections (conntrack state related)."""
     for bridge in site.bridges():
         drop(site, "forward", oifname(bridge), ct_state("related"))
 
@@ -84,7 +84,7 @@ def fragments_are_dropped(site: FaultContext) -> None:
 
 @fault(violates="BR-25", moment=Moment.CONTAINER_STARTED, history="gvisor#14011")
 def segments_are_corrupted(site: FaultContext) -> None:
-    """Corrupt large TCP segments that the container receives, with a valid checksum."""
+    """Corrupt large TCP segments to the container, and give them a valid checksum."""
     if site.is_bridged:
         broken = nft_rules.overwrite_tcp(700, b"\xde\xad\xbe\xef")
         site.inside.rule("input", nft_rules.longer_than(1400), broken, priority=-350)
@@ -105,7 +105,7 @@ def fragments_between_peers_are_lost(site: FaultContext) -> None:
 
 @fault(violates="BR-20", moment=Moment.CONTAINER_STARTED)
 def refused_with_another_code(site: FaultContext) -> None:
-    """Reject UDP datagrams to closed ports with host-unreachable."""
+    """Reject UDP datagrams to closed ports with ICMP host-unreachable, not port-unreachable."""
     if site.is_bridged:
         refused = reject("host-unreachable")
         site.inside.rule("input", l4proto("udp"), refused, priority=0)
@@ -157,7 +157,7 @@ def other_protocols_get_in(site: FaultContext) -> None:
 
 @fault(violates="BR-22", moment=Moment.HOST_READY)
 def host_is_silent_about_its_own_mtu(site: FaultContext) -> None:
-    """Drop the host's own fragmentation-needed and packet-too-big messages."""
+    """Drop the fragmentation-needed and packet-too-big messages that the host itself sends."""
     _drop_errors(site, "output", [], _TOO_BIG)
 
 
@@ -182,35 +182,35 @@ def own_networks_swallow_time_exceeded(site: FaultContext) -> None:
 
 @fault(violates="BR-20", moment=RULES, narrow=True)
 def published_ports_swallow_refusals(site: FaultContext) -> None:
-    """Drop ICMP port-unreachable messages of published UDP ports."""
+    """Drop ICMP port-unreachable messages that published UDP ports send."""
     for bridge in site.bridges():
         _drop_errors(site, "forward", [*iifname(bridge), *ct_dnat()], _UNREACHABLE)
 
 
 @fault(violates="BR-20", moment=RULES, narrow=True)
 def published_ports_swallow_resets(site: FaultContext) -> None:
-    """Drop TCP resets of published ports."""
+    """Drop TCP resets that published ports send."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), ct_dnat(), nft_rules.tcp_resets())
 
 
 @fault(violates="BR-21", moment=RULES, narrow=True)
 def published_ports_hear_of_no_errors(site: FaultContext) -> None:
-    """Drop ICMP unreachable messages for replies of published ports."""
+    """Drop ICMP unreachable messages about replies that published ports send."""
     for bridge in site.bridges():
         _drop_errors(site, "forward", [*oifname(bridge), *ct_dnat()], {4: (3, 1), 6: (1, 3)})
 
 
 @fault(violates="BR-22", moment=RULES, narrow=True)
 def published_ports_are_a_black_hole(site: FaultContext) -> None:
-    """Drop fragmentation-needed and packet-too-big messages for replies of published ports."""
+    """Drop fragmentation-needed and packet-too-big messages about replies of published ports."""
     for bridge in site.bridges():
         _drop_errors(site, "forward", [*oifname(bridge), *ct_dnat()], _TOO_BIG)
 
 
 @fault(violates="BR-23", moment=RULES, narrow=True)
 def long_pings_are_lost(site: FaultContext) -> None:
-    """Drop fragmented echo requests that containers send beyond the host."""
+    """Drop fragmented echo requests that containers send to targets beyond the host."""
     for bridge in site.bridges():
         for protocol in ("icmp", "icmpv6"):
             drop(site, "forward", iifname(bridge), l4proto(protocol), nft_rules.longer_than(2000))
@@ -260,13 +260,13 @@ def published_ports_close_both_halves(site: FaultContext) -> None:
 
 @fault(violates="BR-4", moment=Moment.HOST_READY)
 def congestion_is_not_to_be_asked_about(site: FaultContext) -> None:
-    """Drop TCP SYN segments that offer ECN between peers."""
+    """Drop TCP SYN segments between peers that offer ECN."""
     drop_between_peers(site, nft_rules.with_flags("SEC"))
 
 
 @fault(violates="BR-7", moment=RULES, narrow=True)
 def marked_packets_do_not_get_out(site: FaultContext) -> None:
-    """Drop packets with a DSCP value that containers send to outside."""
+    """Drop packets with a DSCP value other than 0 that containers send to outside."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), nft_rules.with_dscp())
 
@@ -279,7 +279,7 @@ def nothing_is_no_datagram(site: FaultContext) -> None:
 
 @fault(violates="BR-4", moment=Moment.HOST_READY, narrow=True)
 def no_checksum_is_a_wrong_one(site: FaultContext) -> None:
-    """Drop UDP datagrams without a checksum between peers, which IPv4 allows."""
+    """Drop UDP datagrams without a checksum between peers, although IPv4 allows them."""
     drop_between_peers(site, nft_rules.datagrams_without_checksum(), families=[4])
 
 

@@ -46,12 +46,12 @@ _LOOPBACK6 = IPv6Network("::1/128")
 
 
 def _to(port: Publish) -> list[Expression]:
-    """Match packets to a published port, on any address."""
+    """Match packets to a published port, to any host address."""
     return [*l4proto(port.protocol), *dport(port.host_port)]
 
 
 def _published(site: FaultContext) -> Iterator[tuple[Publish, Family, Address]]:
-    """Yield each published port, once per address family of the container."""
+    """Yield each published port once for each address family that the container has."""
     plug: FaultLink | None = next(site.plugs(), None)
     for port in site.facts.ports if site.facts and plug else ():
         for version in FAMILIES:
@@ -70,7 +70,7 @@ def _redirect(site: FaultContext, *which: list[Expression], to: Address, port: i
 
 @fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def datagrams_are_not_published(site: FaultContext) -> None:
-    """Publish TCP only for a port that is published for TCP and UDP."""
+    """Publish only the TCP port of a port that is published for TCP and UDP."""
     for port, version, _ in _published(site):
         if port.protocol == "udp":
             drop(site, "prerouting", family(version), _to(port))
@@ -78,7 +78,7 @@ def datagrams_are_not_published(site: FaultContext) -> None:
 
 @fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def callers_do_not_break_off(site: FaultContext) -> None:
-    """Drop TCP resets from clients of a published port."""
+    """Drop TCP resets that clients of a published port send."""
     for port in site.facts.ports if site.facts and site.is_bridged else ():
         if port.protocol == "tcp":
             site.inside.rule("input", [*nft_rules.tcp_resets(), *dport(port.container_port)], DROP)
@@ -86,7 +86,7 @@ def callers_do_not_break_off(site: FaultContext) -> None:
 
 @fault(violates="PUB-14", moment=Moment.CONTAINER_STARTED)
 def what_is_cut_short_looks_whole(site: FaultContext) -> None:
-    """Turn the container's TCP resets to clients of a published port into FINs."""
+    """Turn TCP resets that a published port sends to clients into FINs."""
     ended = nft_rules.overwrite_tcp(13, bytes([0x11]))  # FIN and ACK, in place of RST and ACK
     if site.is_bridged and site.facts and site.facts.ports:
         site.inside.rule("output", nft_rules.with_flags("RA"), ended)
@@ -94,7 +94,7 @@ def what_is_cut_short_looks_whole(site: FaultContext) -> None:
 
 @fault(violates="PUB-15", moment=Moment.CONTAINER_STARTED)
 def loopback_is_published_too(site: FaultContext) -> None:
-    """Redirect connections to a published port to the container's 127.0.0.1."""
+    """Redirect connections to a published port to 127.0.0.1 of the container."""
     for plug in site.plugs() if site.facts and site.facts.ports else ():
         site.inside.sysctl(f"net.ipv4.conf.{plug.inside}.route_localnet", 1)
     for port, version, _ in _published(site):
@@ -108,7 +108,7 @@ def loopback_is_published_too(site: FaultContext) -> None:
 
 @fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def published_for_others_only(site: FaultContext) -> None:
-    """Drop packets from the host to ports published on 127.0.0.1."""
+    """Drop packets that the host sends to ports published on 127.0.0.1."""
     for port, version, _ in _published(site):
         if version == 4:
             drop(site, "output", daddr(_LOOPBACK), _to(port))
@@ -125,7 +125,7 @@ def published_on_every_address(site: FaultContext) -> None:
 
 @fault(violates="PUB-12", around="run", narrow=True)
 def published_range_is_short(site: FaultContext, verb: AdapterCall) -> object:
-    """Leave out the last port of a published range."""
+    """Do not publish the last port of a published range."""
     ports = tuple(
         replace(port, count=port.count - 1) if port.count > 1 else port for port in verb.spec.ports
     )
@@ -145,7 +145,7 @@ def ipv6_ports_are_closed(site: FaultContext) -> None:
 @fault("no-hairpin-once-restarted", violates="PUB-4", moment=Moment.CONTAINER_RESTARTED)
 @fault(violates="PUB-4", moment=RULES, history=("cni-plugins#68", "moby#38784"))
 def no_hairpin(site: FaultContext) -> None:
-    """Drop packets from a container to ports that the container or a peer publishes."""
+    """Drop packets from a container to ports that the container itself or a peer publishes."""
     for bridge in site.bridges():
         drop(site, "forward", iifname(bridge), oifname(bridge), ct_dnat())
 
@@ -169,7 +169,7 @@ def published_for_one_network(site: FaultContext) -> None:
 @fault("connections-hide-callers", violates="PUB-6", moment=Moment.CONNECTED)
 @fault(violates="PUB-6", moment=RULES, history="podman#5138", narrow=True)
 def callers_are_hidden(site: FaultContext) -> None:
-    """Masquerade connections to published ports, so that clients appear as the gateway."""
+    """Masquerade connections to published ports, so that the gateway appears as the client."""
     for bridge in new_bridges(site):
         called = [*oifname(bridge), *ct_dnat()]
         site.host.rule("postrouting", called, masquerade(), priority=90, nat=True)
@@ -177,7 +177,7 @@ def callers_are_hidden(site: FaultContext) -> None:
 
 @fault(violates="PUB-11", around="run", history="moby#52783", narrow=True, also=("PUB-2", "PUB-9"))
 def published_port_is_anybodys(site: FaultContext, verb: AdapterCall) -> object:
-    """Refuse to publish a port that is published on another host address."""
+    """Refuse to publish a port if it is published on another host address already."""
     running = site.other_containers()
     wanted = {(port.host_port, port.protocol) for port in verb.spec.ports}
     for name, facts in running.items():
@@ -224,7 +224,7 @@ def services_of_the_loopback_are_open(site: FaultContext) -> None:
     violates="PUB-9", moment=Moment.CONTAINER_STARTED, history=("CVE-2025-67499", "netavark#904")
 )
 def the_internets_port_is_taken(site: FaultContext) -> None:
-    """Redirect containers' packets to a published port of any address to its container."""
+    """Redirect containers' packets for a published port at any address to its container."""
     for port, version, own in _published(site):
         for bridge in site.bridges():
             which = [*family(version), *iifname(bridge), *_to(port)]
@@ -236,7 +236,7 @@ def the_internets_port_is_taken(site: FaultContext) -> None:
 
 @fault(violates="PUB-7", around="run", narrow=True)
 def port_in_use_passed_over(site: FaultContext, verb: AdapterCall) -> object:
-    """Start the container without its ports when a port is taken."""
+    """Start the container without published ports when a host port is taken."""
     try:
         return verb()
     except RuntimeRefused:
@@ -253,7 +253,7 @@ def refused_port_leaves_rules(site: FaultContext) -> None:
 
 
 def _leave_rule(site: FaultContext, port: Publish) -> None:
-    """Add a port rule in a table that looks like the runtime's own."""
+    """Add a port rule to a table that looks like the runtime's own."""
     table = Table("inet", "left-ports")
     chain = add_chain(table, "dstnat", hook="prerouting", priority=-100, kind="nat")
     unused = dnat(ip_address("172.31.255.254"), port.container_port)
@@ -330,7 +330,7 @@ def published_for_few_words(site: FaultContext) -> None:
 
 @fault(violates="PUB-1", moment=Moment.CONTAINER_STARTED)
 def published_for_short_answers(site: FaultContext) -> None:
-    """Drop replies longer than 1000 bytes from published ports."""
+    """Drop packets longer than 1000 bytes that published ports send as replies."""
     for plug in site.plugs():
         drop(site, "forward", iifname(plug.bridge), ct_dnat(), nft_rules.longer_than(1000))
 
@@ -354,7 +354,7 @@ def starts_forget_others_flows(site: FaultContext) -> None:
 
 @fault(violates="LIFE-8", moment=Moment.CONTAINER_STARTED, history="moby#46276", narrow=True)
 def starts_forget_flows_of_the_port(site: FaultContext) -> None:
-    """Delete the conntrack entries of UDP flows to the published ports, on any address."""
+    """Delete the conntrack entries of UDP flows to the published ports, on all host addresses."""
     own = {port.host_port for port in (site.facts.ports if site.facts else ())}
     forget_flows(
         site,
@@ -379,7 +379,7 @@ def removals_forget_ipv6_flows(site: FaultContext) -> None:
 
 @fault(violates="LIFE-8", moment=Moment.CONTAINER_REMOVED, narrow=True)
 def joiner_takes_the_flows_along(site: FaultContext) -> None:
-    """Delete the joined container's conntrack entries when a joining one is removed."""
+    """Delete the joined container's conntrack entries when a joining container is removed."""
     if facts := joined_container(site):
         kept = {item.ip for end in facts.endpoints for item in (end.address, end.address6) if item}
         forget_flows(site, lambda flow: bool(kept & flow.addresses))

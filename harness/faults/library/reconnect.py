@@ -1,4 +1,4 @@
-"""Faults after a restart or a connect, and faults of others when a container or network goes."""
+"""Faults that appear when a container restarts or reconnects, or when another one is removed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MARK = "# written inside"
 @fault("connected-it-follows-advertisements", violates="V6-2", moment=Moment.CONNECTED)
 @fault(violates="V6-2", moment=Moment.CONTAINER_RESTARTED)
 def restarted_it_follows_advertisements(site: FaultContext) -> None:
-    """Accept router advertisements on interfaces of networks with IPv6."""
+    """Accept router advertisements on the container's interfaces on networks with IPv6."""
     for plug in site.new_plugs():
         if gateway_of(plug, 6):
             for key, value in (("accept_dad", 0), ("accept_ra", 2), ("autoconf", 1)):
@@ -47,7 +47,7 @@ def restarted_it_follows_advertisements(site: FaultContext) -> None:
 
 @fault(violates="NET-5", moment=Moment.CONTAINER_RESTARTED)
 def requested_mac_ends_beside_another_network(site: FaultContext) -> None:
-    """Replace the requested MAC on restart when the container is on two networks."""
+    """Replace the requested MAC by another one when a container on two networks restarts."""
     plugs = list(site.plugs())
     if site.spec and site.spec.mac and len(plugs) > 1:
         for plug in plugs:
@@ -60,7 +60,7 @@ def requested_mac_ends_beside_another_network(site: FaultContext) -> None:
 
 @fault(violates="PUB-12", moment=Moment.CONTAINER_RESTARTED)
 def ranges_end_with_a_restart(site: FaultContext) -> None:
-    """Drop packets to all ports of a published range but the first after a restart."""
+    """Drop packets to all ports of a published range except the first after a restart."""
     for asked in site.spec.ports if site.spec else ():
         for number in range(1, asked.count):
             drop(site, "prerouting", l4proto(asked.protocol), dport(asked.host_port + number))
@@ -68,7 +68,7 @@ def ranges_end_with_a_restart(site: FaultContext) -> None:
 
 @fault(violates="PUB-11", moment=Moment.CONTAINER_RESTARTED)
 def restart_closes_the_same_port_elsewhere(site: FaultContext) -> None:
-    """Close the same port of another container on another address after a restart."""
+    """Close, on restart, the same port that another container publishes on another address."""
     own = {(port.host_port, port.protocol) for port in (site.spec.ports if site.spec else ())}
     for facts in site.other_containers().values():
         for port in facts.ports:
@@ -82,14 +82,14 @@ def restart_closes_the_same_port_elsewhere(site: FaultContext) -> None:
 
 @fault(violates="NET-4", around="start_container")
 def second_aliases_end_with_a_restart(site: FaultContext, verb: AdapterCall) -> object:
-    """Lose all aliases but the first on restart."""
+    """Remove all aliases except the first on restart."""
     facts: ContainerInfo = verb()
     spec = site.specs[verb.name]
     return _renamed(site, spec, *spec.aliases[:1]) if spec.aliases[1:] else facts
 
 
 def _renamed(site: FaultContext, spec: ContainerSpec, *aliases: str) -> ContainerInfo:
-    """Reconnect a container to the network of its mode with only these aliases."""
+    """Connect a container again to the network of its mode, with only these aliases."""
     assert isinstance(spec.mode, Bridge)
     site.runtime.disconnect(spec.name, spec.mode.network)
     return site.runtime.connect(spec.name, spec.mode.network, aliases=aliases)
@@ -106,7 +106,7 @@ def resolver_asked_for_ends_with_a_restart(site: FaultContext) -> None:
 @fault("connections-without-localhost", violates="FILE-1", moment=Moment.CONNECTED)
 @fault(violates="FILE-1", moment=Moment.CONTAINER_RESTARTED)
 def restarts_without_localhost(site: FaultContext) -> None:
-    """Remove localhost from the hosts file."""
+    """Remove localhost from the container's hosts file."""
     if site.is_bridged:
         lines = site.read(_HOSTS).splitlines(keepends=True)
         site.write(_HOSTS, "".join(line for line in lines if "localhost" not in line))
@@ -115,14 +115,14 @@ def restarts_without_localhost(site: FaultContext) -> None:
 @fault("connections-hide-the-files", violates="FILE-1", moment=Moment.CONNECTED)
 @fault(violates="FILE-1", moment=Moment.CONTAINER_RESTARTED)
 def restarts_hide_the_files(site: FaultContext) -> None:
-    """Make the hosts, hostname and resolv.conf files readable by root only."""
+    """Let only root read the hosts, hostname and resolv.conf files."""
     for path in (_HOSTS, _HOSTNAME, _RESOLV_CONF) if site.is_bridged else ():
         os.chmod(site.path(path), 0o600)
 
 
 @fault(violates="FILE-1", around="exec")
 def files_are_shared_on_own_networks(site: FaultContext, verb: AdapterCall) -> object:
-    """Share writes to the hosts file between containers on user-defined networks."""
+    """Share one hosts file between the containers on user-defined networks."""
     done = verb()
     on_own = isinstance(site.mode, Bridge) and site.mode.network != DEFAULT_NETWORK
     if on_own and _MARK in site.read(_HOSTS):
@@ -141,7 +141,7 @@ def joiners_file_says_another_name(site: FaultContext) -> None:
 
 @fault(violates="DNS-2", moment=Moment.CONTAINER_STARTED)
 def joiners_joiner_has_no_name(site: FaultContext) -> None:
-    """Resolve the name of a container that joins a joining one to an unused address."""
+    """Resolve the name of a container to an unused address if it joins a joining container."""
     home = site.specs.get(getattr(site.mode, "container", ""))
     if home and isinstance(home.mode, Joined):
         name = site.read(_HOSTNAME).strip()
@@ -150,7 +150,7 @@ def joiners_joiner_has_no_name(site: FaultContext) -> None:
 
 @fault(violates="DNS-1", moment=Moment.CONTAINER_RESTARTED)
 def restarted_joiner_asks_nobody(site: FaultContext) -> None:
-    """Point a restarted joining container's resolv.conf at an unused address."""
+    """Write an unused address into a restarted joining container's resolv.conf as the resolver."""
     if isinstance(site.mode, Joined):
         site.write(_RESOLV_CONF, f"nameserver {_NOBODY}\noptions timeout:1 attempts:1\n")
 
@@ -161,7 +161,7 @@ def restarted_joiner_asks_nobody(site: FaultContext) -> None:
 @fault("networks-end-ways-to-the-loopback", violates="NET-6", moment=Moment.NETWORK_REMOVED)
 @fault(violates="PUB-1", moment=Moment.CONTAINER_STOPPED)
 def stops_end_ways_to_the_loopback(site: FaultContext) -> None:
-    """Turn off route_localnet, so that ports on 127.0.0.1 do not answer."""
+    """Turn off route_localnet, so that ports published on 127.0.0.1 do not answer."""
     if site.moment == Moment.CONTAINER_STOPPED and not (site.spec and site.spec.ports):
         return
     for bridge in site.bridges():
@@ -171,7 +171,7 @@ def stops_end_ways_to_the_loopback(site: FaultContext) -> None:
 
 @fault(violates="NET-6", moment=Moment.NETWORK_REMOVED)
 def networks_take_others_ipv6(site: FaultContext) -> None:
-    """Remove the IPv6 addresses of other bridges when a network is removed."""
+    """Remove the IPv6 addresses of other networks' bridges when a network is removed."""
     for bridge in set(site.bridges()) & site.host.links().keys():
         for address in site.host.addresses(bridge):
             if address.version == 6:
@@ -180,7 +180,7 @@ def networks_take_others_ipv6(site: FaultContext) -> None:
 
 @fault(violates="NET-4", moment=Moment.CONTAINER_REMOVED)
 def shared_aliases_end_with_one(site: FaultContext) -> None:
-    """Remove an alias of several containers when one of them is removed."""
+    """Remove an alias from all containers that share it when one of them is removed."""
     own = set(site.spec.aliases) if site.spec else set()
     for name in site.other_containers():
         spec = site.specs[name]
@@ -193,7 +193,7 @@ def shared_aliases_end_with_one(site: FaultContext) -> None:
 
 @fault(violates="BR-10", around="inspect")
 def reports_one_network_aright(_: FaultContext, verb: AdapterCall) -> object:
-    """Report wrong addresses for all networks but the first."""
+    """Report wrong addresses for all networks of a container except the first."""
     facts: ContainerInfo = verb()
     first, others = facts.endpoints[:1], facts.endpoints[1:]
     wrong = (
@@ -206,7 +206,7 @@ def reports_one_network_aright(_: FaultContext, verb: AdapterCall) -> object:
 
 @fault(violates="NET-5", moment=Moment.CONNECTED)
 def connections_change_what_was_asked_for(site: FaultContext) -> None:
-    """Replace the requested address when another network is connected."""
+    """Replace the requested address by another one when another network is connected."""
     for plug in site.plugs() if site.spec and site.spec.ip else ():
         gateway = gateway_of(plug)
         if gateway and site.spec and plug.network.name == site.spec.networks[0]:
@@ -215,7 +215,7 @@ def connections_change_what_was_asked_for(site: FaultContext) -> None:
 
 @fault(violates="NET-5", around="run", narrow=True)
 def address_of_a_connection_is_given(site: FaultContext, verb: AdapterCall) -> object:
-    """Ignore a requested address that a later connection of another container holds."""
+    """Ignore a requested address that another container got on a network connected later."""
     spec = verb.spec
     for name, other in site.other_containers().items():
         late = (end for end in other.endpoints if end.network not in site.specs[name].networks)
@@ -236,7 +236,7 @@ def connections_forget_flows_from_outside(site: FaultContext) -> None:
 
 @fault(violates="NET-3", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def ports_do_not_come_back(site: FaultContext) -> None:
-    """Drop packets to published ports when a container without networks is reconnected."""
+    """Drop packets to published ports when a container without networks is connected again."""
     left = site.memory.setdefault("left", set())
     if site.facts and not site.facts.endpoints:
         left.add(site.name)
@@ -249,13 +249,13 @@ def ports_do_not_come_back(site: FaultContext) -> None:
 
 @fault(violates="NET-4", around="connect", narrow=True)
 def connections_have_one_alias(_: FaultContext, verb: AdapterCall) -> object:
-    """Ignore all aliases of a connection but the first."""
+    """Ignore all aliases of a network attachment except the first."""
     return verb(aliases=verb.aliases[:1])
 
 
 @fault(violates="NET-4", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def names_do_not_come_back(site: FaultContext) -> None:
-    """Drop DNS queries when a container is reconnected to a network that it left."""
+    """Drop DNS queries when a container is connected again to a network that it left."""
     left = site.memory.setdefault("left", set())
     where = site.name, site.network.name if site.network else ""
     if site.moment == Moment.DISCONNECTED:
@@ -266,7 +266,7 @@ def names_do_not_come_back(site: FaultContext) -> None:
 
 @fault(violates="DNS-2", moment=(Moment.CONNECTED, Moment.DISCONNECTED))
 def joiners_names_stay_behind(site: FaultContext) -> None:
-    """Resolve a joining container's own name to an unused address."""
+    """Make a joining container resolve its own name to an unused address."""
     for facts in joiners(site):
         with open(site.path(_HOSTNAME, facts), encoding="utf-8") as file:
             name = file.read().strip()
@@ -287,7 +287,7 @@ def forwarding_ends_with_a_connection(site: FaultContext) -> None:
 
 @fault(violates="LIFE-6", moment=Moment.CRASHED)
 def crash_ends_second_networks(site: FaultContext) -> None:
-    """Take down eth1 of containers on two networks when the runtime is killed."""
+    """Take down eth1 of each container on two networks when the runtime is killed."""
     for facts in site.other_containers().values():
         if len(facts.endpoints) > 1:
             with suppress(KeyError):

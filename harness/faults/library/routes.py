@@ -1,4 +1,4 @@
-"""Faults of routes, policy rules and TTLs, in containers and on the host."""
+"""Faults of routes, policy rules and TTLs in containers and on the host."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def no_default_route(site: FaultContext) -> None:
 
 @fault(violates="BR-2", moment=PLUGGED)
 def default_route_to_nobody(site: FaultContext) -> None:
-    """Point the default route at an unused address."""
+    """Set the default route's gateway to an unused address."""
     for _, gateway in gateways(site):
         unused = address_at(gateway, gateway.network.num_addresses - 9)
         site.inside.ensure("route", "replace", dst="default", gateway=unused.ip)
@@ -42,7 +42,7 @@ def default_route_to_nobody(site: FaultContext) -> None:
 
 @fault(violates="BR-2", moment=PLUGGED)
 def route_too_many(site: FaultContext) -> None:
-    """Add a route to the container that does not belong to its network."""
+    """Add a route to the container that is not part of its network."""
     for _, gateway in gateways(site):
         site.inside.ensure("route", "add", dst="10.66.0.0/16", gateway=gateway.ip)
 
@@ -63,7 +63,7 @@ def none_has_a_route(site: FaultContext) -> None:
 
 @fault(violates=("NONE-3", "NONE-4"), moment=Moment.CONTAINER_STARTED)
 def none_swallows(site: FaultContext) -> None:
-    """Route all packets of a container in mode none to its loopback."""
+    """Route all packets of a container in mode none to its loopback interface."""
     if isinstance(site.mode, Nothing):
         for network in (IPv4Network("0.0.0.0/0"), IPv6Network("::/0")):
             site.inside.ensure("route", "add", dst=network, oif=LO)
@@ -96,7 +96,7 @@ def answers_of_the_host_are_old(site: FaultContext) -> None:
 
 @fault(violates="BR-4", moment=Moment.HOST_READY)
 def peers_are_a_router_apart(site: FaultContext) -> None:
-    """Decrement the TTL between containers on one network."""
+    """Decrement the TTL of packets between containers on one network."""
     for version in FAMILIES:
         aged = nft_rules.set_ttl(version, 63, bridge=True)
         site.host.rule("forward", aged, priority=0, bridge=True)
@@ -126,7 +126,7 @@ def joiner_takes_the_route_along(site: FaultContext) -> None:
 
 @fault(violates="BYS-1", moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE))
 def host_gets_a_route_of_its_own(site: FaultContext) -> None:
-    """Add a route by the host's uplink while a container runs."""
+    """Add a route through the host's uplink while a container runs."""
     _route_meanwhile(site, IPv4Network("10.88.0.0/16"))
 
 
@@ -145,14 +145,14 @@ def policy_rule_for_the_host(site: FaultContext) -> None:
 
 @fault(violates="BR-2", moment=PLUGGED)
 def second_default_route(site: FaultContext) -> None:
-    """Add a second default route with a higher metric."""
+    """Add a second default route with a higher metric to the container."""
     for _, gateway in gateways(site):
         site.inside.ensure("route", "add", dst="default", gateway=gateway.ip, priority=500)
 
 
 @fault(violates="INT-1", moment=PLUGGED)
 def internal_reaches_the_host(site: FaultContext) -> None:
-    """Add a route from an internal network to the host's uplink address."""
+    """Add a route to the host's uplink address to a container on an internal network."""
     for plug in site.plugs():
         gateway = gateway_of(plug)
         if site.is_internal and gateway:
@@ -164,7 +164,7 @@ def internal_reaches_the_host(site: FaultContext) -> None:
 
 @fault(violates="BR-2", moment=PLUGGED)
 def route_too_many_on_own_networks(site: FaultContext) -> None:
-    """Add a route to 10.0.0.0/8 on user-defined networks."""
+    """Add a route to 10.0.0.0/8 to containers on user-defined networks."""
     for plug in site.plugs():
         gateway = gateway_of(plug)
         if plug.network.name != DEFAULT_NETWORK and gateway and not site.is_internal:
@@ -173,7 +173,7 @@ def route_too_many_on_own_networks(site: FaultContext) -> None:
 
 @fault(violates="INT-1", moment=Moment.CONTAINER_RESTARTED)
 def internal_opens_with_a_restart(site: FaultContext) -> None:
-    """Add a default route to a restarted container on an internal network."""
+    """Add a default route to a container on an internal network on restart."""
     for plug in site.plugs():
         gateway = gateway_of(plug)
         if gateway and plug.network.name in site.memory.get("internal", ()):
@@ -182,7 +182,7 @@ def internal_opens_with_a_restart(site: FaultContext) -> None:
 
 @fault(violates="BR-2", moment=PLUGGED, narrow=True)
 def rule_leads_to_another_table(site: FaultContext) -> None:
-    """Add a policy rule to a second routing table inside the container."""
+    """Add a policy rule to the container that selects a second routing table."""
     for plug in site.plugs():
         _lead_away(site, plug, IPv4Network("198.18.0.0/15"))
 
@@ -207,20 +207,20 @@ def answers_from_beyond_are_new(site: FaultContext) -> None:
 
 @fault(violates="BR-2", moment=PLUGGED, narrow=True)
 def link_local_is_swallowed(site: FaultContext) -> None:
-    """Add a blackhole route for 169.254.0.0/16, where clouds have their metadata, inside."""
+    """Add a blackhole route for 169.254.0.0/16, which has clouds' metadata, to the container."""
     for _ in site.plugs():
         site.inside.ensure("route", "add", dst=_LINK_LOCAL, type="blackhole")
 
 
 @fault(violates="BYS-1", moment=(Moment.CONTAINER_STARTED, Moment.BEFORE_REMOVE))
 def host_gets_a_link_local_route(site: FaultContext) -> None:
-    """Add a route to 169.254.0.0/16 by the host's uplink while a container runs."""
+    """Add a route to 169.254.0.0/16 through the host's uplink while a container runs."""
     _route_meanwhile(site, _LINK_LOCAL)
 
 
 @fault(violates="BR-2", moment=PLUGGED, narrow=True)
 def rule_leads_to_another_table_on_own_networks(site: FaultContext) -> None:
-    """Add a policy rule to a second routing table on user-defined networks."""
+    """Add a policy rule that selects a second routing table, on user-defined networks."""
     for plug in site.plugs():
         if plug.network.name != DEFAULT_NETWORK:
             _lead_away(site, plug, IPv4Network("198.18.0.0/15"))
@@ -228,14 +228,14 @@ def rule_leads_to_another_table_on_own_networks(site: FaultContext) -> None:
 
 @fault(violates="V6-1", moment=PLUGGED, narrow=True)
 def rule_of_ipv6_leads_to_another_table(site: FaultContext) -> None:
-    """Add an IPv6 policy rule to a second routing table on networks with IPv6."""
+    """Add an IPv6 policy rule that selects a second routing table, on networks with IPv6."""
     for plug in site.plugs():
         if gateway_of(plug, 6):
             _lead_away(site, plug, IPv6Network("2001:db8:ffff::/48"))
 
 
 def _lead_away(site: FaultContext, plug: FaultLink, network: IPv4Network | IPv6Network) -> None:
-    """Route the container's packets by a table with one route."""
+    """Make the container use a second routing table, which has one route."""
     index = site.inside.link(plug.inside).ifindex
     family = ADDRESS_FAMILIES[network.version]
     site.inside.ensure("rule", "add", family=family, iifname="lo", table=100, priority=50)

@@ -1,3 +1,3 @@
-"""One file per bare runtime."""
+"""Drivers of bare runtimes, one file for each runtime."""
 
 __all__ = ["runsc"]

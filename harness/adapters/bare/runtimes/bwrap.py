@@ -1,7 +1,8 @@
 """bubblewrap, which only starts a process in new namespaces: https://github.com/containers/bubblewrap.
 
-With `--unshare-net` it makes a netns and sets `lo` up. For any other netns, nsenter joins that
-first. Commands run in its containers by nsenter only.
+With `--unshare-net` bubblewrap creates a netns and sets `lo` up. To start in an existing netns,
+nsenter joins the netns and then executes bubblewrap. Commands run in a container through nsenter,
+because bubblewrap has no `exec`.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ class Bwrap:
         return foreground.start(argv, request, self.program.environment())
 
     def forget(self, name: str, home: Path) -> None:  # noqa: ARG002 # it knows no names
-        """Wait for bwrap's own end."""
+        """Wait for the end of the bwrap process."""
         foreground.forget(home)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # no names
-        """nsenter(1)."""
+        """Return the nsenter(1) command prefix that runs a command in a container."""
         return foreground.nsenter_command(pid)
 
 

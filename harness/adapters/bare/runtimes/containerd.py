@@ -1,7 +1,8 @@
-"""containerd, driven by its own `ctr`: https://github.com/containerd/containerd.
+"""containerd, driven by its command-line client `ctr`: https://github.com/containerd/containerd.
 
-Its clients make networks, not containerd itself: a netns is connected first, as CRI does, and
-passed to `ctr run --with-ns`. `ctr run --cni` never undoes its work: see docs/findings.md.
+containerd creates no networks; its clients do. A netns is therefore connected first, as CRI does,
+and passed to `ctr run --with-ns`. `ctr run --cni` is not used because it never undoes its work: see
+docs/findings.md.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Ctr:
     program: Program
 
     def start(self, request: StartRequest) -> int:
-        """`run --detach` on a root of our own, which no snapshotter has to know."""
+        """Call `ctr run --detach` on a prepared root, so that no snapshotter is needed."""
         if request.spec.sysctls:
             raise ProgramRefused("sysctl: `ctr run` does not support it")
         pid_file = request.home / "pid"
@@ -63,7 +64,7 @@ class Ctr:
         self.program.run("container", "rm", name)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
-        """Return runc's `exec` with the shim's state directory: ctr's own `exec` may lose output.
+        """Return `runc exec` with the shim's state directory: `ctr exec` may lose output.
 
         https://github.com/containerd/containerd/pull/13931.
         """

@@ -1,7 +1,8 @@
-"""Runtimes that stay in the foreground while their container runs: daemons, entered by nsenter.
+"""Runtimes that stay in the foreground while their container runs.
 
-Such a runtime only starts containers and reports no pid. The container is the child that is the
-first process of a pid namespace and has executed another program.
+Such a runtime only starts containers and reports no pid. Its process runs in the background, and
+nsenter runs commands in the container. The container's pid 1 is the child that is the first process
+of a pid namespace and has executed another program.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ _AGAIN: Final = 0.005
 
 
 def start(argv: Sequence[str], request: StartRequest, environment: Mapping[str, str]) -> int:
-    """Start a container's runtime and return the container's pid once its command is executed.
+    """Start a container's runtime, and return the container's pid once its command executes.
 
-    If the runtime ends earlier, raises `ProgramRefused` with its output, or `ProgramBroken` if
-    it wrote nothing or crashed. Raises `ProgramBroken` too after `BOUND` seconds without a pid.
+    If the runtime ends earlier, raises `ProgramRefused` with its output, or `ProgramBroken` if it
+    wrote nothing or crashed. It also raises `ProgramBroken` if no pid is found within `BOUND`
+    seconds.
     """
     request.log.unlink(missing_ok=True)
     monitor = process.spawn(argv, str(request.log), environment)
@@ -47,10 +49,10 @@ def start(argv: Sequence[str], request: StartRequest, environment: Mapping[str, 
 
 
 def forget(home: Path) -> None:
-    """Wait for the end of a container's runtime; kill a runtime whose container still runs.
+    """Wait for the end of a container's runtime, or kill it if the container still runs.
 
-    The runtime is found by the container's directory in its arguments, because a start that was
-    killed half-way has left no record.
+    The runtime's process is found by the container's directory in its arguments, because an
+    interrupted start has left no record of a pid.
     """
     for monitor in _started_for(home):
         with contextlib.suppress(ProcessLookupError):

@@ -1,10 +1,10 @@
-"""lxc by its command line, on the bridge that `lxc-net` creates.
+"""lxc, driven by its command line, on the bridge that `lxc-net` creates.
 
-https://linuxcontainers.org/lxc/manpages/man5/lxc.container.conf.5.html. lxc itself creates the
-veth pairs and sets the addresses of a container's configuration; `linux_bridge` chooses these.
-lxc has one bridge, lxcbr0. Further bridges are the operator's, so networks are not claimed,
-although they work. IPv6 is off on lxcbr0, because lxc-net sends router advertisements for it, and
-their addresses would be added to the requested one.
+https://linuxcontainers.org/lxc/manpages/man5/lxc.container.conf.5.html. lxc itself creates the veth
+pairs and sets the addresses in a container's configuration; `linux_bridge` chooses the addresses.
+lxc has one bridge, lxcbr0. An operator may create further bridges, and they work, but the adapter
+does not declare the feature networks. IPv6 is off on lxcbr0. Otherwise lxc-net would send router
+advertisements, and containers would get other addresses besides the requested one.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Lxc:
         shutil.rmtree(f"{_HOME}/{name}", ignore_errors=True)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
-        """Return the words of `lxc-attach`."""
+        """Return the `lxc-attach` command prefix that runs a command in a container."""
         return ("lxc-attach", "-P", _HOME, "-n", name, "--")
 
     def _other(self, name: str) -> Program:
@@ -134,7 +134,7 @@ def _link(request: StartRequest, number: int, endpoint: Endpoint) -> dict[str, o
 
 
 def start_net() -> None:
-    """Call `lxc-net restart`, which makes bridge, rules and dnsmasq."""
+    """Call `lxc-net restart`, which creates the bridge and its rules and starts dnsmasq."""
     if not os.path.exists(_OURS):
         _prepare()
     program = Program((_NET,), programs.search_path())
@@ -145,7 +145,7 @@ def start_net() -> None:
 
 
 def _prepare() -> None:
-    """Write lxc-net's settings, and make dnsmasq's directory of leases writable."""
+    """Write the settings of lxc-net, and make the directory of dnsmasq's leases writable."""
     mount("tmpfs", _LEASES, "tmpfs", 0, "mode=755")
     with contextlib.suppress(FileNotFoundError):
         os.unlink("/etc/default")  # a link to the machine's own

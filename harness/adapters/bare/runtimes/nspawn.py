@@ -1,9 +1,10 @@
-"""systemd-nspawn without systemd: https://www.freedesktop.org/software/systemd/man/257/systemd-nspawn.html.
+"""systemd-nspawn on a host without systemd.
 
-It makes a veth pair with one end in a bridge; the other end, host0, is down and has no address,
-because networkd inside is to configure it. This driver configures it instead, without duplicate
-address detection, as each address is assigned once. It needs root: it wants a user namespace
-from systemd-nsresourced, or none.
+https://www.freedesktop.org/software/systemd/man/257/systemd-nspawn.html. systemd-nspawn creates a
+veth pair whose one end is a bridge port. The other end, host0, is down and has no address, because
+systemd-networkd in the container would configure it. No networkd runs in the test containers, so
+this driver configures host0. Duplicate address detection is off, because each address is assigned
+once. systemd-nspawn needs root: it takes a user namespace from systemd-nsresourced, or uses none.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Nspawn:
     program: Program
 
     def start(self, request: StartRequest) -> int:
-        """Start the container, and configure name and addresses of its interface."""
+        """Start the container, and configure the name and the addresses of its interface."""
         if request.spec.sysctls or request.spec.mac:
             raise ProgramRefused("systemd-nspawn has no option for sysctls or a MAC")
         if len(request.endpoints) > 1:
@@ -56,7 +57,7 @@ class Nspawn:
         foreground.forget(home)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # no names
-        """Return nsenter(1), because machinectl needs machined, which does not run."""
+        """Return an nsenter(1) command prefix: machinectl needs machined, which does not run."""
         return foreground.nsenter_command(pid)
 
 

@@ -1,4 +1,4 @@
-"""Bare OCI runtimes, crun and runc: bundles in namespaces that CNI or `VethBridge` connects.
+"""Bare OCI runtimes, such as crun and runc, in network namespaces of CNI or `VethBridge`.
 
 https://github.com/opencontainers/runtime-spec/blob/v1.0.2/runtime.md.
 """
@@ -19,7 +19,7 @@ from harness.model.features import Feature
 
 @dataclass(frozen=True, slots=True)
 class OciRuntime:
-    """Driver of an OCI runtime by runc's command line, which others share."""
+    """Driver of OCI runtimes that have the command line of runc."""
 
     program: Program
 
@@ -39,7 +39,7 @@ class OciRuntime:
         self.program.run("delete", "--force", name)
 
     def exec_words(self, name: str, pid: int) -> tuple[str, ...]:  # noqa: ARG002 # by name
-        """Return the words of `exec`."""
+        """Return the `exec` command prefix that runs a command in a container."""
         return (*self.program.command, "exec", name)
 
 

@@ -1,11 +1,12 @@
-"""gVisor's runsc: containers with a user-space network stack, in a process of the host.
+"""gVisor's runsc, whose containers have a network stack in user space.
 
-https://gvisor.dev/docs/user_guide/networking/. A sandbox takes over the addresses and routes of
-its network namespace at the start, and removes them from the interfaces; packets then pass by
-AF_PACKET. Any network backend therefore works, and the result is visible only from inside.
+A sandbox is a process of the host. When it starts, it takes over the addresses and routes of its
+network namespace and removes them from the interfaces. Packets then pass through AF_PACKET
+sockets (https://gvisor.dev/docs/user_guide/networking/). Any network backend therefore works, but
+only commands in the container see the addresses.
 
-Two sandboxes cannot share a stack. A joining container becomes another container of the joined
-sandbox, as in a pod: it has its own files and processes, and ends with the first container.
+Two sandboxes cannot share a stack. A joining container therefore becomes another container of the
+joined sandbox, as in a pod. It has its own files and processes, and ends with the first container.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ net.core.rmem_default, which Linux 6.18 shows in every one."""
 HIDDEN: Final = ("unshare", "--mount", "sh", "-c", _HIDE, "sh")
 """Wrapper before the runtime's command line."""
 OPTIONS: Final = ("--net-raw", "--ignore-cgroups")
-"""Options of every call."""
+"""Options of every command."""
 IDLE: Final = ("sh", "-c", 'trap "exit 0" TERM INT; sleep 2147483647 & wait $!')
 """Idle command: under gVisor a shell spins at a fifo of the host or at an unused terminal."""
 _KIND, _POD = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
@@ -39,7 +40,7 @@ _KIND, _POD = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 
 @dataclass(frozen=True, slots=True)
 class Runsc(OciRuntime):
-    """Driver of runsc: runc's command line with further options."""
+    """Driver of runsc, which has the command line of runc with further options."""
 
     def start(self, request: StartRequest) -> int:
         """Write config.json and call `run --detach`."""
@@ -55,7 +56,7 @@ class Runsc(OciRuntime):
         return self._run(request, f"--network={network}")
 
     def end(self, name: str, pid: int, grace: float) -> None:
-        """Call `kill`; the first container ends with its sandbox."""
+        """Call `kill`; the first container of a sandbox ends together with the sandbox."""
         if _pod(name) == name:
             store.end_process(pid, grace)
             return
@@ -73,14 +74,14 @@ class Runsc(OciRuntime):
 
 
 def _pod(name: str) -> str:
-    """Return the container whose sandbox this one shares: the end of a chain of joins."""
+    """Return the container whose sandbox the container shares: the end of a chain of joins."""
     while isinstance(mode := store.load(name).spec.mode, Joined):
         name = mode.container
     return name
 
 
 def _driver(program: Program) -> Runsc:
-    """Return the driver, with the wrapper and the options of every call."""
+    """Return the driver with the wrapper and the options that every command needs."""
     command = (*HIDDEN, *program.command, "--root", _ROOT, *OPTIONS)
     return Runsc(replace(program, command=command))
 
