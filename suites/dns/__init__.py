@@ -1,4 +1,4 @@
-"""Names inside containers: the resolver and the files.
+"""Suites about name resolution inside containers, and the hosts, hostname and resolv.conf files.
 
 The constants name networks and aliases of the shared scene.
 """
