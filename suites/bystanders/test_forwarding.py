@@ -68,7 +68,7 @@ def test_every_protocol_passes_between_bystanders_and_outsiders(
 def test_broadcasts_and_multicasts_reach_bystanders_and_lan(
     mixed_scene: Scene, wires: TapPool, family: Family, source: str, target: str
 ) -> None:
-    """Broadcasts and multicasts pass between the ports of br0, and on the LAN, while containers run."""
+    """Broadcasts and multicasts pass on br0 and on the LAN while containers run."""
     caller, here = mixed_scene.netns(source), mixed_scene.world.address(source, family)
     heads = [craft.ip(family, src=here, dst=group, ttl=START_TTL) for group in GROUPS[family]]
     word = UDP(sport=OWN_PORT, dport=OWN_PORT) / b"to all"

@@ -82,6 +82,9 @@ def test_joining_container_uses_resolver_of_the_current_network(
 
 @requirement("DNS-2", "CTR-1", "NET-3")
 def test_hostname_of_joining_container_resolves_to_current_address(joined_chain: Scene) -> None:
-    """The hostnames of a joined and a joining container resolve to the address after a network change."""
+    """Hostnames of joined and joining containers resolve to the current address after a move.
+
+    The joined container has moved to another network.
+    """
     for name in IN_TURN:
         assert_hostname_is_own(joined_chain, name)
