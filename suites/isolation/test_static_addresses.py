@@ -158,7 +158,7 @@ def test_requested_addresses_are_not_assigned_to_other_containers(scene: Scene) 
 def test_invalid_address_or_mac_is_refused(
     requested: Scene, runtime: Adapter, host: NetnsView, options: dict[str, Any]
 ) -> None:
-    """A malformed, used or unassignable address or MAC is refused, and nothing is left."""
+    """A malformed, used or unassignable address or MAC is refused, and the host keeps nothing."""
     assert_refused(requested, runtime, host, options)
 
 

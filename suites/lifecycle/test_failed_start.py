@@ -1,4 +1,4 @@
-"""Failed starts, which leave nothing behind."""
+"""Failed starts of containers, which must leave no kernel state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TAKEN_BY_FIRST: Final[dict[str, Any]] = {"ip": TAKEN, "ip6": TAKEN6}
 
 @dataclass(frozen=True)
 class FailingStart:
-    """A start that cannot succeed, on the network of `first` or in another mode."""
+    """Mode and options of a start that must fail; the default mode is the network of `first`."""
 
     mode: Mode | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -64,9 +64,9 @@ def test_failed_start_leaves_no_kernel_state(
 def test_start_without_free_address_leaves_no_kernel_state(
     scene: Scene, runtime: Adapter, guard: LeakGuard
 ) -> None:
-    """A start that fails for want of a free address leaves no kernel state.
+    """A start that fails because no address is free leaves no kernel state.
 
-    After a container is removed, the next start gets its address.
+    After another container is removed, the next start gets that container's address.
     """
     home = _small(scene)
     names = [f"member{number}" for number in range(SUBNET.num_addresses - 4)]
