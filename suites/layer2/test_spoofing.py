@@ -63,7 +63,7 @@ def test_spoofed_arp_and_nd_are_contained_as_declared(
 def test_spoofed_arp_and_nd_do_not_affect_other_links_of_the_host(
     spoofing_trio: ThreeContainers,
 ) -> None:
-    """The host still reaches its neighbours whose addresses a container claims on the bridge."""
+    """The host still reaches neighbours on other links after a container claims their addresses."""
     host = spoofing_trio.netns(HOST)
     for name in (NS1, ATTACKER):
         round_trip(host, spoofing_trio.netns(name), spoofing_trio.address(name), WORD)

@@ -46,7 +46,7 @@ FAILING = {
 def test_failed_start_leaves_no_kernel_state(
     scene: Scene, runtime: Adapter, case: FailingStart, guard: LeakGuard
 ) -> None:
-    """A failed start leaves no kernel state, and the next start gets its name and address."""
+    """A failed start leaves no kernel state, and frees its name and address for the next start."""
     asked = {key: TAKEN_BY_FIRST[key] for key in case.options if key in TAKEN_BY_FIRST}
     home = _small(scene, **asked) if asked or has_networks(runtime) else _default(scene)
     with guard.holding():

@@ -20,7 +20,7 @@ from harness.testbench.scene import Scene
 def test_container_netns_can_be_named_and_entered_from_outside(
     scene: Scene, host: NetnsView
 ) -> None:
-    """A container's netns can be named by its pid's /proc/PID/ns/net and entered by that name."""
+    """The host can name a container's netns by /proc/PID/ns/net, and enter it by that name."""
     alone = scene.container("alone", Nothing())
     with container.named(scene.world.host, alone) as view:
         assert view.identity == alone.net.identity

@@ -275,7 +275,10 @@ def test_rootless_network_is_a_bridge_behind_a_tap(scene: Scene, runtime: Adapte
 
 @requirement("UM-6")
 def test_rootless_network_has_no_link_on_the_host(scene: Scene, host: NetnsView) -> None:
-    """A rootless network adds no link, route or rule to the host; its netns has the bridge."""
+    """A rootless network adds no link, route or rule to the host: its bridge is elsewhere.
+
+    The bridge is in a network namespace of the user.
+    """
     before = host.snapshot()
     lan = scene.network("lan")
     scene.containers(a=lan, b=lan)

@@ -1,4 +1,4 @@
-"""Flows through a published port, while other ports are published and released."""
+"""Flows through a published port, which survive while others publish and release ports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from suites.support.open_flows import (
 
 @pytest.fixture
 def flows(publish_network: PublishNetwork) -> Iterator[Flows]:
-    """Open flows from the LAN to a port on one address in each family, over UDP and TCP."""
+    """Open flows from the LAN to a port published on one address, over UDP and TCP, per family."""
     ports = [
         item
         for family in publish_network.families
@@ -49,9 +49,9 @@ def flows(publish_network: PublishNetwork) -> Iterator[Flows]:
 def test_published_flows_survive_another_published_port(
     publish_network: PublishNetwork, flows: Flows
 ) -> None:
-    """Open flows through a published port survive the lifecycle of another port's container.
+    """Open flows through a published port survive while another port's container starts and ends.
 
-    The other port leads to the same container port number.
+    Both host ports lead to the same container port number.
     """
     guest = publish_network.container("guest", *both(publish_network.port + 1, PORT))
     assert_flows_survive(flows, guest, publish_network.scene.runtime)
@@ -63,7 +63,10 @@ def test_published_flows_survive_another_published_port(
 def test_published_flows_survive_same_port_on_another_address(
     publish_network: PublishNetwork, flows: Flows
 ) -> None:
-    """Open flows through a published port survive the same port on another address."""
+    """Open flows through a port survive while the port is published on another address.
+
+    That container starts and is removed.
+    """
     ports = [
         item
         for family in publish_network.families
