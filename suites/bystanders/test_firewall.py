@@ -108,7 +108,7 @@ def test_published_ports_work_after_firewall_flush_and_repair(
 
 @requirement("BYS-3", "PUB-4")
 @both_families
-def test_user_defined_network_works_after_firewall_flush_and_repair(
+def test_hairpin_and_spoofing_protection_work_after_firewall_flush_and_repair(
     start_runtime: RuntimeStarter, family: Family
 ) -> None:
     """Hairpin and spoofing protection work as before after a firewall flush and the repair.

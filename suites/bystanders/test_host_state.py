@@ -35,7 +35,7 @@ def test_bystander_network_state_is_unchanged_while_containers_run(scene: Scene)
 
 
 @requirement("BYS-1")
-def test_containers_only_add_to_host_network_state(scene: Scene) -> None:
+def test_containers_change_and_remove_no_host_network_state(scene: Scene) -> None:
     """Running containers may add network state to the host, but change or remove none."""
     host = scene.netns(HOST)
     before = host.snapshot()

@@ -25,7 +25,7 @@ LIFETIME: Final = 1800
 
 
 @requirement("BYS-5")
-def test_host_accepts_router_advertisements_while_runtime_forwards(
+def test_host_accepts_router_advertisements_after_runtime_enables_forwarding(
     start_runtime: RuntimeStarter,
 ) -> None:
     """The host still accepts router advertisements after the runtime enables IPv6 forwarding.

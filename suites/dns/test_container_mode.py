@@ -71,7 +71,7 @@ def test_names_of_joined_container_survive_end_of_joining_container(
 
 
 @requirement("DNS-1", "CTR-1", "NET-3")
-def test_joining_container_uses_resolver_of_the_current_network(
+def test_joining_container_resolves_names_after_joined_container_moves(
     joined_chain: Scene,
 ) -> None:
     """A joining container resolves names after the joined container moves to another network."""

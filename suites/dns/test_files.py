@@ -190,7 +190,9 @@ def test_hosts_hostname_and_resolv_conf_are_world_readable(dns_scene: Scene) -> 
 
 @requirement("FILE-1")
 @networks
-def test_changes_to_hosts_hostname_and_resolv_conf_stay_inside(scene: Scene, network: str) -> None:
+def test_changes_to_hosts_hostname_and_resolv_conf_stay_in_the_container(
+    scene: Scene, network: str
+) -> None:
     """Changes to a container's hosts, hostname and resolv.conf affect only that container."""
     mode = Bridge(scene.network(network).name) if network else Bridge()
     scene.containers(writer=mode, reader=mode)

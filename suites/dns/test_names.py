@@ -85,7 +85,7 @@ def test_default_network_has_no_container_names(dns_scene: Scene) -> None:
 
 @requirement("NET-4", "NET-3")
 @both_families
-def test_name_of_container_on_two_networks_resolves_to_shared_network(
+def test_name_of_container_on_two_networks_resolves_to_address_on_shared_network(
     dns_scene: Scene, family: Family
 ) -> None:
     """The name of a container on two networks resolves to its address on the client's network."""

@@ -169,7 +169,7 @@ def test_names_resolve_without_ipv6_when_host_lists_ipv6_resolver_first(
 @requirement("DNS-1")
 @networks
 @pytest.mark.parametrize("first", ["no-listener", "SERVFAIL"])
-def test_second_resolver_is_used_when_first_fails(
+def test_container_queries_second_resolver_when_first_fails(
     world: World, scene: Scene, network: str, first: str
 ) -> None:
     """A container queries its second resolver if the first does not listen or answers SERVFAIL."""
@@ -182,7 +182,9 @@ def test_second_resolver_is_used_when_first_fails(
 
 
 @requirement("DNS-1", "DNS-4", "NET-3")
-def test_second_resolver_is_used_after_connect_and_restart(world: World, scene: Scene) -> None:
+def test_container_queries_second_resolver_after_connect_and_restart(
+    world: World, scene: Scene
+) -> None:
     """A container queries its second resolver after connect and after restart, over UDP and TCP.
 
     The first of its two requested resolvers does not listen.
@@ -218,7 +220,7 @@ def test_internet_names_resolve_after_restart(scene: Scene, network: str) -> Non
 
 @requirement("DNS-1")
 @everywhere
-def test_client_that_closes_early_does_not_affect_other_queries(
+def test_resolver_answers_after_a_client_closes_its_connection_early(
     dns_scene: Scene, asker: str
 ) -> None:
     """After a client closes its TCP connection early, the resolver still answers all containers."""
@@ -239,7 +241,9 @@ def mode(scene: Scene, network: str) -> Bridge:
 
 @requirement("DNS-4")
 @everywhere
-def test_truncated_response_is_completed_over_tcp(dns_scene: Scene, asker: str) -> None:
+def test_c_library_repeats_query_over_tcp_after_truncated_response(
+    dns_scene: Scene, asker: str
+) -> None:
     """The C library gets every address of a name whose response exceeds one datagram."""
     since = dns_scene.world.services.mark()
     assert looked_up(dns_scene, asker, BIG, 4).addresses == frozenset(BIG_ADDRESSES)

@@ -161,7 +161,7 @@ def test_published_ports_and_flows_survive_connect_and_disconnect(
 
 
 @requirement("NET-3", "LIFE-7")
-def test_connected_networks_survive_restart(connect_scene: Scene) -> None:
+def test_restarted_container_is_on_the_same_networks(connect_scene: Scene) -> None:
     """After a restart, a container is on the networks that it was on before, and on no others."""
     connect_scene.connect("a", SECOND)
     connect_scene.disconnect("a", FIRST)

@@ -136,7 +136,7 @@ def test_macs_of_connected_container_are_unique_and_as_declared(reconnected: Sce
 
 
 @requirement("NET-3", "NET-5")
-def test_address_on_connected_network_is_refused_to_others(reconnected: Scene) -> None:
+def test_address_of_connected_container_is_refused_to_others(reconnected: Scene) -> None:
     """A new container that requests the address of a connected container is refused."""
     (own,) = held(reconnected, "moved", 4, MORE)
     reconnected.refusal("late", Bridge(MORE), ip=own)

@@ -75,7 +75,7 @@ def internal_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 
 @requirement("INT-1", "NET-2")
-def test_internal_network_reaches_only_peers_and_bridge(internal_scene: Scene) -> None:
+def test_container_on_internal_network_reaches_only_peers_and_bridge(internal_scene: Scene) -> None:
     """A container on an internal network reaches only its peers and the bridge.
 
     The container is unreachable from everywhere else, including from another internal network.
@@ -95,7 +95,7 @@ def test_internal_network_has_no_default_route(internal_scene: Scene, family: Fa
 
 
 @requirement("INT-1", "NET-3")
-def test_internal_network_isolates_container_disconnected_from_open_network(scene: Scene) -> None:
+def test_container_is_isolated_when_only_its_internal_network_remains(scene: Scene) -> None:
     """A container that leaves its open network and keeps an internal one is isolated afterwards."""
     six = has_ipv6(scene.runtime)
     scene.network("leading-out", ipv6=six)

@@ -144,7 +144,7 @@ def test_larger_datagram_is_fragmented_to_the_requested_mtu(mtu_trio: NetworkWit
 @requirement("NET-8")
 @both_families
 @pytest.mark.parametrize("mtu", ["below-minimum", "above-maximum"])
-def test_impossible_mtu_is_refused(
+def test_network_with_mtu_out_of_range_is_refused(
     runtime: Adapter, host: NetnsView, family: Family, mtu: str
 ) -> None:
     """A network is refused if its MTU is below IP's minimum or above the interface's maximum.

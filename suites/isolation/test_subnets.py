@@ -72,7 +72,7 @@ def test_automatic_subnet_avoids_operator_routes(
 
 @requirement("NET-1", "NET-5")
 @both_families
-def test_requested_subnet_is_used_by_bridge_and_routes(scene: Scene, family: Family) -> None:
+def test_bridge_and_routes_have_the_requested_subnet(scene: Scene, family: Family) -> None:
     """The bridge has the gateway's address in the requested subnet, and the host a route to it."""
     made = scene.network("asked", **asked(TAKEN[family]))
     scene.container(

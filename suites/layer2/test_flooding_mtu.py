@@ -26,7 +26,7 @@ AGEING = 300
 
 
 @requirement("BR-13")
-def test_third_container_receives_no_unicast_of_others(trio: ThreeContainers) -> None:
+def test_container_receives_no_unicast_frame_of_its_peers(trio: ThreeContainers) -> None:
     """A container receives no unicast frame that a peer exchanges with another target.
 
     The targets are another peer, the host and the internet.
@@ -48,7 +48,7 @@ def test_third_container_receives_no_unicast_of_others(trio: ThreeContainers) ->
 
 
 @requirement("BR-13")
-def test_bridge_keeps_forwarding_entries_for_ageing_time(trio: ThreeContainers) -> None:
+def test_bridge_keeps_forwarding_entries_for_300_seconds(trio: ThreeContainers) -> None:
     """A bridge keeps its forwarding entries for 300 s, the ageing time of IEEE 802.1D.
 
     With a shorter time, the bridge would flood unicast frames after a pause.

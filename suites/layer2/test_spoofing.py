@@ -35,7 +35,7 @@ def spoofing_trio(trio: ThreeContainers) -> Iterator[ThreeContainers]:
 
 @requirement("L2-1")
 @pytest.mark.parametrize("owner", ["b", GATEWAY])
-def test_spoofed_arp_and_nd_are_contained_as_declared(
+def test_spoofed_arp_and_nd_redirect_packets_only_as_declared(
     spoofing_trio: ThreeContainers, owner: str
 ) -> None:
     """A container that announces another's address gets packets for it only where declared."""

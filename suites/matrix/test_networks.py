@@ -38,7 +38,7 @@ def test_networks_are_isolated_from_each_other(scene: Scene) -> None:
 
 
 @requirement("INT-1", "INT-2")
-def test_internal_network_reaches_nothing_beyond_its_bridge(scene: Scene) -> None:
+def test_container_on_internal_network_reaches_nothing_beyond_its_bridge(scene: Scene) -> None:
     """A container on an internal network reaches its peers and no target beyond the bridge."""
     closed = scene.network("closed", internal=True, subnet=IPv4Network("172.31.7.0/24"))
     scene.containers(a=closed, b=closed, c=Bridge())

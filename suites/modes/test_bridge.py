@@ -192,7 +192,7 @@ def test_macs_of_bridged_containers_are_unique_and_as_declared(network: BridgeNe
         pytest.param((NS1, NS2), 1, id="behind-the-host", marks=requirement("BR-6")),
     ],
 )
-def test_reply_ttl_of_bridged_container_shows_the_routers(
+def test_replies_to_bridged_container_have_ttl_64_minus_routers(
     network: BridgeNetwork, targets: tuple[str, ...], routers: int
 ) -> None:
     """Replies to a bridged container have TTL 64 minus the number of routers on the way.

@@ -269,7 +269,7 @@ def test_options_that_contradict_joining_are_refused_by_name(
 
 @requirement("CTR-8")
 @pytest.mark.parametrize("mode", [Bridge(), Nothing(), Host()], ids=str)
-def test_joining_a_joining_container_leads_to_the_same_netns(
+def test_chain_of_joining_containers_shares_one_netns(
     scene: Scene, mode: Bridge | Nothing | Host
 ) -> None:
     """All containers in a chain of joining containers are in the netns of the first one."""
@@ -281,7 +281,7 @@ def test_joining_a_joining_container_leads_to_the_same_netns(
 
 
 @requirement("CTR-9")
-def test_end_of_joining_container_leaves_network_of_joined_container(
+def test_end_of_joining_container_does_not_change_network_of_joined_container(
     scene: Scene, host: NetnsView
 ) -> None:
     """Stop and removal of a joining container do not change the joined container's network.
@@ -302,7 +302,7 @@ def test_end_of_joining_container_leaves_network_of_joined_container(
 
 @requirement("CTR-9", "PUB-1")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_end_of_joining_container_leaves_published_ports_of_joined_container(
+def test_published_ports_of_joined_container_survive_end_of_joining_container(
     scene: Scene, host: NetnsView, transport: Transport
 ) -> None:
     """The joined container's published ports still answer after a joining container is removed."""

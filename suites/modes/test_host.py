@@ -88,7 +88,7 @@ def test_host_mode_container_changes_nothing_on_the_host(fresh_scene: Scene) -> 
 
 @requirement("HOST-2", "PUB-1")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_host_mode_container_leaves_published_ports_of_others(
+def test_published_ports_survive_lifecycle_of_host_mode_container(
     scene: Scene, host: NetnsView, transport: Transport
 ) -> None:
     """Published ports of other containers survive start and removal of a host-mode container.

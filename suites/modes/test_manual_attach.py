@@ -75,7 +75,7 @@ def test_manually_attached_container_reaches_promised_targets(attached: Scene) -
     [(ON_LINK, START_TTL), (ONE_ROUTER_AWAY, START_TTL - 1)],
     ids=["on-link", "behind-one-router"],
 )
-def test_reply_ttl_of_manually_attached_container_shows_the_routers(
+def test_replies_to_manually_attached_container_have_ttl_64_minus_routers(
     attached: Scene, targets: tuple[str, ...], ttl: int
 ) -> None:
     """Replies to a manually attached container have TTL 64 on link and 63 behind one router.
@@ -88,7 +88,7 @@ def test_reply_ttl_of_manually_attached_container_shows_the_routers(
 
 
 @requirement("ATT-3")
-def test_internet_reply_to_manually_attached_container_has_expected_ttl(
+def test_internet_reply_to_manually_attached_container_has_ttl_64_minus_routers(
     attached: Scene, runtime: Adapter
 ) -> None:
     """The internet's reply to a manually attached container has TTL 64 minus all routers.

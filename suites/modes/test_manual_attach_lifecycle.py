@@ -54,7 +54,7 @@ def test_removal_of_manually_attached_container_removes_its_veth_pair(
 
 
 @requirement("ATT-4")
-def test_bridge_port_of_removed_container_can_be_reused(scene: Scene, host: NetnsView) -> None:
+def test_removed_container_can_be_created_and_attached_again(scene: Scene, host: NetnsView) -> None:
     """After removal, a new container of the same name can be attached with the same address."""
     scene.container("peer", Bridge())
     for _ in range(2):

@@ -99,7 +99,7 @@ def test_loopback_of_container_without_network_replies_with_ttl_64(
 
 
 @requirement("NONE-4")
-def test_targets_of_container_without_network_fail_at_once(cast: Scene) -> None:
+def test_container_without_network_gets_no_route_at_once(cast: Scene) -> None:
     """A container without a network gets "no route" at once for every target but its loopback.
 
     The container's own kernel reports the missing route, so no attempt times out.

@@ -138,7 +138,9 @@ def test_internet_server_sees_host_address_of_user_mode_container(
 
 @requirement("UM-3")
 @pytest.mark.parametrize("name", ALIKE)
-def test_host_answers_user_mode_container_at_unshared_addresses(cast: Scene, name: str) -> None:
+def test_host_answers_user_mode_container_at_addresses_that_they_do_not_share(
+    cast: Scene, name: str
+) -> None:
     """The host answers a user-mode container at each address that the container does not have too.
 
     These are br0's address, and the host's LAN address if the container has another address.

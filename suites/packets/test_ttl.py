@@ -21,7 +21,7 @@ ECHO_REPLY = {4: ICMP(type=0), 6: ICMPv6EchoReply()}
 @requirement("BR-19")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("target", [NS1, ATTACKER, INTERNET])
-def test_packet_with_ttl_1_brings_time_exceeded_from_the_bridge(
+def test_bridge_returns_time_exceeded_for_packet_with_ttl_1(
     trio: ThreeContainers, target: str, protocol: Protocol
 ) -> None:
     """The bridge's address returns time-exceeded for a packet to another network with TTL 1."""
@@ -92,7 +92,7 @@ def test_packet_with_sufficient_ttl_reaches_the_internet(
 
 
 @requirement("BR-4", "BR-5", "BR-6", "BR-7")
-def test_replies_to_container_have_ttl_of_the_distance(trio: ThreeContainers) -> None:
+def test_replies_to_container_have_ttl_64_minus_routers(trio: ThreeContainers) -> None:
     """ICMP, UDP and TCP replies have TTL 64 minus the routers on the way when they arrive."""
     routers = {"b": 0, GATEWAY: 0, HOST: 0, NS1: 1, INTERNET: len(hops(trio))}
     with trio.capture("a") as wire:

@@ -170,7 +170,7 @@ def test_published_port_survives_end_of_container_on_other_address(
 
 
 @requirement("PUB-9")
-def test_port_published_on_one_address_does_not_redirect_other_machines(
+def test_port_published_on_one_address_redirects_no_traffic_to_other_machines(
     single_address: Scene, transport: Transport, family: Family
 ) -> None:
     """A port published on one address redirects no traffic to that port number on other machines.

@@ -52,7 +52,7 @@ def test_container_and_peer_reach_published_port_by_host_address(
 
 
 @requirement("PUB-4")
-def test_published_port_sees_source_of_peer_as_declared(
+def test_container_sees_source_of_peer_at_published_port_as_declared(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
     """At a published port, the container sees the peer's or the gateway's address, as declared.
@@ -86,7 +86,7 @@ def test_published_port_sees_source_of_peer_as_declared(
 
 
 @requirement("PUB-5")
-def test_other_network_reaches_published_port_as_declared(
+def test_container_on_other_network_reaches_published_port_as_declared(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
     """A container on another network reaches a published port by the host's address, if declared.
@@ -107,7 +107,7 @@ def test_other_network_reaches_published_port_as_declared(
 
 
 @requirement("PUB-5", "NET-2", "BR-4")
-def test_published_port_opens_no_other_way_between_networks(
+def test_published_port_does_not_open_container_address_to_other_networks(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer
 ) -> None:
     """A published port does not make its container's own address reachable from other networks."""
@@ -128,7 +128,7 @@ def internal_scene(ports_scene: Scene, family: Family) -> Iterator[Scene]:
 
 
 @requirement("INT-1", "PUB-5")
-def test_internal_network_reaches_no_published_port(
+def test_container_on_internal_network_reaches_no_published_port(
     internal_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
     """A container on an internal network reaches no published port by any address of the host."""

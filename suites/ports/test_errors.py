@@ -54,7 +54,7 @@ def test_icmp_error_about_reply_reaches_published_server(
     wires: TapPool,
     kind: str,
 ) -> None:
-    """An ICMP error about a published server's reply reaches the server with translated headers."""
+    """An ICMP error about a published container's reply reaches it with translated headers."""
     published_on, own = web
     caller = publish_network.scene.netns(ATTACKER)
     inside, outside = own.tap(published_on[0].container.net), wires.tap(caller)

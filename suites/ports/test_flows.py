@@ -174,7 +174,7 @@ def test_continued_udp_flow_reaches_restarted_or_new_container(
 
 
 @requirement("PUB-8")
-def test_udp_flow_older_than_published_port_reaches_container(
+def test_udp_flow_that_begins_before_publishing_reaches_container(
     publish_network: PublishNetwork,
 ) -> None:
     """A UDP flow that begins before the port is published reaches the container after that."""

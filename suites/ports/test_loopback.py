@@ -94,7 +94,7 @@ def test_only_the_host_reaches_port_published_on_loopback(
 
 
 @requirement("PUB-1", "PUB-10")
-def test_port_published_on_loopback_survives_end_of_another_port(
+def test_port_published_on_loopback_survives_end_of_another_container(
     loopback_scene: Scene, family: Family
 ) -> None:
     """A port published on the loopback answers while another container's port starts and ends."""
@@ -150,7 +150,7 @@ def test_spoofed_frames_to_loopback_port_enter_only_as_declared(
 
 @requirement("PUB-3", "BR-9")
 @pytest.mark.parametrize("neighbour", [ATTACKER, NS1])
-def test_container_address_does_not_bypass_loopback_restriction(
+def test_publishing_on_loopback_does_not_open_container_address(
     loopback_scene: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
 ) -> None:
     """A port published on the loopback does not make the container's own address reachable.

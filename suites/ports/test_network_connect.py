@@ -96,7 +96,7 @@ def test_published_port_answers_after_disconnect_and_connect(
 
 @requirement("PUB-1", "INT-1")
 @pytest.mark.parametrize("inner", ["a-vault", "z-vault"], ids=["internal-first", "internal-last"])
-def test_published_port_uses_open_network_beside_internal_one(
+def test_published_port_answers_if_container_is_on_open_and_internal_network(
     scene: Scene, family: Family, inner: str
 ) -> None:
     """If a container is on an internal and an open network, its published port answers.

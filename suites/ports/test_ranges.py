@@ -56,7 +56,7 @@ def test_published_range_maps_ports_one_to_one(
 
 
 @requirement("PUB-12")
-def test_ports_beside_published_range_are_closed(
+def test_ports_before_and_after_published_range_are_closed(
     ports_scene: Scene, transport: Transport, family: Family, range_ports: Container
 ) -> None:
     """The host ports just before and just after a published range are closed."""

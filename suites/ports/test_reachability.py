@@ -41,7 +41,7 @@ def test_published_port_answers_on_every_host_address(
 
 
 @requirement("PUB-1")
-def test_published_port_answers_on_later_host_address(
+def test_published_port_answers_on_address_that_host_gets_later(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
     """A published port answers on an address that the host gets after the port is published.
@@ -105,7 +105,7 @@ def test_listener_on_container_loopback_is_not_published(
 
 
 @requirement("PUB-6")
-def test_published_port_sees_source_of_outsider_as_declared(
+def test_container_sees_source_of_outsider_at_published_port_as_declared(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
     """At a published port, the container sees an outsider's address or another, as declared."""
@@ -115,7 +115,7 @@ def test_published_port_sees_source_of_outsider_as_declared(
 
 
 @requirement("PUB-6")
-def test_published_port_never_sees_loopback_source(
+def test_container_never_sees_loopback_source_at_published_port(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
     """At a published port, a container never sees a loopback address as the source.

@@ -42,7 +42,7 @@ def end(publish_network: PublishNetwork, container: Container, how: str) -> None
 
 @requirement("PUB-10")
 @pytest.mark.parametrize("how", ["stopped", "removed", "killed"])
-def test_port_rules_and_listeners_end_with_the_container(
+def test_end_of_container_removes_port_rules_and_listeners(
     publish_network: PublishNetwork, how: str
 ) -> None:
     """The end of a container removes rules and listeners of its published port.
@@ -105,7 +105,7 @@ def assert_refused(publish_network: PublishNetwork, family: Family) -> None:
 
 
 @requirement("PUB-10")
-def test_published_port_does_not_lead_to_next_container_with_its_address(
+def test_port_of_stopped_container_does_not_lead_to_new_container_with_its_address(
     publish_network: PublishNetwork,
 ) -> None:
     """The port of a stopped container does not lead to a new container that gets its address."""

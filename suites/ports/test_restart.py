@@ -68,7 +68,7 @@ def test_each_port_of_published_range_survives_restart(
 
 
 @requirement("PUB-6", "LIFE-7")
-def test_published_port_sees_source_after_restart_as_declared(
+def test_restarted_container_sees_source_at_published_port_as_declared(
     restarted_port: PublishedContainer, family: Family
 ) -> None:
     """A restarted container sees the source of an outsider at its port as the runtime declares."""
@@ -78,7 +78,7 @@ def test_published_port_sees_source_after_restart_as_declared(
 
 
 @requirement("PUB-5", "LIFE-7")
-def test_other_network_reaches_published_port_after_restart_as_declared(
+def test_container_on_other_network_reaches_port_after_restart_as_declared(
     ports_scene: Scene, runtime: Adapter, restarted: Container, family: Family
 ) -> None:
     """A container on another network reaches a restarted container's port if declared.

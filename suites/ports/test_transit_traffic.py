@@ -28,7 +28,7 @@ WORD: Final = b"not for the host"
 
 
 @requirement("PUB-9")
-def test_published_port_on_other_machines_is_not_redirected(
+def test_published_port_number_on_other_machines_is_not_redirected(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
     """Traffic to other machines, at the number of a published port, is not redirected."""
@@ -37,7 +37,7 @@ def test_published_port_on_other_machines_is_not_redirected(
 
 
 @requirement("PUB-9", "BR-4", "BR-27")
-def test_direct_call_of_container_address_is_not_redirected(
+def test_host_port_number_is_closed_at_container_address(
     ports_scene: Scene, published: PublishedContainer
 ) -> None:
     """At a container's own address, a peer and the host reach the container port only.

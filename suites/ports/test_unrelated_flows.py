@@ -46,7 +46,7 @@ def flows(publish_network: PublishNetwork) -> Iterator[Flows]:
 
 
 @requirement("LIFE-8", "PUB-1", "PUB-2")
-def test_published_flows_survive_another_published_port(
+def test_published_flows_survive_lifecycle_of_another_published_port(
     publish_network: PublishNetwork, flows: Flows
 ) -> None:
     """Open flows through a published port survive while another port's container starts and ends.
@@ -60,7 +60,7 @@ def test_published_flows_survive_another_published_port(
 
 
 @requirement("LIFE-8", "PUB-11")
-def test_published_flows_survive_same_port_on_another_address(
+def test_published_flows_survive_publishing_same_port_on_another_address(
     publish_network: PublishNetwork, flows: Flows
 ) -> None:
     """Open flows through a port survive while the port is published on another address.
