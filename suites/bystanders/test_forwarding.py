@@ -28,10 +28,10 @@ from suites.support.features import every_mode
 from suites.support.packet_kinds import beginnings
 
 PAIRS: Final = ((NS1, NS2), (NS1, INTERNET), (ATTACKER, NS1), (HOST, NS2))
-"""Source and target: two ports of a bridge, outgoing, incoming, and from the host itself."""
+"""Source and target: between ports of br0, to outsiders, from outsiders, and from the host."""
 KINDS: Final = ("net-unreachable", "port-unreachable", "packet-too-big", "ttl-exceeded")
 MTU: Final = 1500
-"""MTU in packet-too-big errors: that of every link, so that no path MTU is learnt."""
+"""MTU in packet-too-big errors, in bytes: that of every link, so that no path MTU changes."""
 OWN_PORT: Final = 31049
 SIZE: Final = 1_000_000
 """Bytes that one connection transfers."""

@@ -21,7 +21,7 @@ from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 
 LIFETIME: Final = 1800
-"""Router lifetime in seconds as radvd would send it: three times the interval."""
+"""Router lifetime in seconds, as radvd sends it: three times its default interval."""
 
 
 @requirement("BYS-5")

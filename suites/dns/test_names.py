@@ -24,7 +24,7 @@ from suites.support.three_containers import both_families
 SHORT: Final = 12
 """Hexadecimal digits of a short id."""
 OTHERS: Final = ("TXT", "MX", "SRV", "HTTPS")
-"""Record types that programs query besides addresses; every browser queries the last one."""
+"""Record types other than addresses that programs query; browsers query the last one."""
 
 
 # --- resolution ------------------------------------------------------------------

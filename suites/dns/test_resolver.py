@@ -31,9 +31,9 @@ from suites.support.dns import KINDS, fresh_name, looked_up, present, received, 
 from suites.support.features import restarts
 
 TIMES: Final = 5
-"""Number of interrupted queries: a failure may depend on the order of events."""
+"""Number of connections that a client closes early: a failure may depend on timing."""
 QUESTIONS: Final = 20
-"""Queries on one connection: the client resets it at the first response."""
+"""Number of queries on one connection, which the client resets at the first response."""
 
 STUB: Final = IPv4Address("127.0.0.53")
 """Address of a local stub resolver such as systemd-resolved."""
@@ -50,7 +50,7 @@ everywhere: Final = pytest.mark.parametrize(
         pytest.param("lodger", id="container-on-user-defined", marks=requirement("NET-4", "CTR-1")),
     ],
 )
-"""Every mode with a route to a resolver."""
+"""Parameters: a container in each mode that has a route to a resolver."""
 
 
 @requirement("DNS-1")

@@ -80,7 +80,7 @@ def test_reachability_follows_connect_and_disconnect(connect_scene: Scene) -> No
 
 @requirement("NET-3")
 def test_disconnect_restores_the_state_before_connect(pair: Scene, host: NetnsView) -> None:
-    """Disconnect restores the state before connect, inside the container and on the host."""
+    """Disconnect restores the state before connect, in the container and on the host."""
     inside = pair["left"].net
     before = network_of(inside), host.snapshot()
     pair.connect("left", FOURTH)

@@ -51,7 +51,7 @@ UNASSIGNED: Final[dict[int, Address]] = {
     4: IPv4Address("192.0.2.250"),
     6: IPv6Address("2001:db8:99::1"),
 }
-"""Unassigned addresses."""
+"""Source addresses that are not assigned."""
 ROOM_FOR_ONE: Final = IPv4Network("172.30.71.0/30")
 SUBNET: Final = IPv4Network("172.30.72.0/24")
 

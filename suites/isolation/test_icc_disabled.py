@@ -46,7 +46,7 @@ UNASSIGNED: Final[dict[int, Address]] = {
     4: IPv4Address("192.0.2.250"),
     6: IPv6Address("2001:db8:99::1"),
 }
-"""Unassigned addresses."""
+"""Source addresses that are not assigned."""
 EXPERIMENTAL: Final = 0x88B5
 ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, EXPERIMENTAL, 0x88CC, 0x9000)
 """EtherTypes: a length, X.75, RARP, MPLS, an experimental one, LLDP, loopback."""

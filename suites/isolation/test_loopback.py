@@ -20,7 +20,7 @@ from suites.support.three_containers import ThreeContainers, TrioNetwork, both_f
 PORT: Final = 8197
 INSIDE: Final = 31081
 APART: Final = "apart"
-"""A network without other published ports, because a bridge may keep their settings."""
+"""A network without other published ports, whose sysctls a bridge may keep."""
 
 
 @requirement("BR-18")

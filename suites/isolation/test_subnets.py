@@ -24,7 +24,7 @@ from suites.support.three_containers import both_families
 
 SEVERAL: Final = 4
 MANY: Final = 64
-"""More networks than any runtime has subnets to choose from in turn."""
+"""A number of networks that is larger than any runtime's list of subnets."""
 DRAWN: Final = 12
 TAKEN: Final[dict[int, Network]] = {
     4: IPv4Network("172.30.16.0/20"),

@@ -22,7 +22,7 @@ HEADERS = {4: 20 + 8, 6: 40 + 8}
 """Length of an IP and a UDP header in bytes."""
 
 AGEING = 300
-"""Seconds after which a bridge forgets a silent MAC (IEEE 802.1Q, 8.8.3)."""
+"""Seconds after which a bridge forgets a MAC that sends nothing (IEEE 802.1Q, 8.8.3)."""
 
 
 @requirement("BR-13")
@@ -49,7 +49,7 @@ def test_container_receives_no_unicast_frame_of_its_peers(trio: ThreeContainers)
 
 @requirement("BR-13")
 def test_bridge_keeps_forwarding_entries_for_300_seconds(trio: ThreeContainers) -> None:
-    """A bridge keeps its forwarding entries for 300 s, the ageing time of IEEE 802.1D.
+    """A bridge keeps its forwarding entries for 300 s, the standard ageing time.
 
     With a shorter time, the bridge would flood unicast frames after a pause.
     """

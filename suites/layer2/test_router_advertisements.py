@@ -30,7 +30,7 @@ PREFIX: Final = IPv6Network("2001:db8:bad::/64")
 BEYOND: Final = IPv6Network("2001:db8:bad:beef::/64")
 ROUTER: Final = "fe80::bad"
 PROOF: Final = Ether(src="02:00:5e:10:00:77", dst=EVERYBODY_MAC, type=0x88B5) / b"heard"
-"""Control frame: a peer receives frames to the broadcast address."""
+"""Control: a frame to the broadcast address, which a peer must receive."""
 ACCEPT_RA: Final = {
     "net.ipv6.conf.eth0.accept_dad": 0,
     "net.ipv6.conf.eth0.autoconf": 1,

@@ -31,7 +31,7 @@ def test_twenty_concurrent_starts_get_unique_addresses(scene: Scene, runtime: Ad
     _assert_unique(scene, [spec.name for spec in specs])
 
 
-@pytest.mark.timeout(300)  # for the same reason
+@pytest.mark.timeout(300)  # many commands, each with a bound
 @requirement("LIFE-4")
 def test_starts_racing_removals_get_unique_addresses(scene: Scene, runtime: Adapter) -> None:
     """Containers that start while others are removed get unique addresses and are reachable."""

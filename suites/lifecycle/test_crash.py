@@ -37,7 +37,7 @@ from suites.support.features import families, lan
 
 PUBLISHED, PORT = 8196, 31074
 MOMENTS = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
-"""Moments of the kill, as fractions of the duration of a start."""
+"""Moments at which the runtime is killed, as fractions of the duration of a start."""
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_killed_start_is_cleaned_up_by_next_runtime_start(scene: Scene) -> None:
     mode = _small(scene) if Feature.NETWORKS in runtime.features else Bridge()
     victim, heir = (ContainerSpec(name, mode) for name in ("victim", "heir"))
     scene.container("stays", Bridge())
-    _seconds_of_a_start(runtime, heir)  # a bridge gets its fe80:: address with its first carrier
+    _seconds_of_a_start(runtime, heir)  # a bridge gets its fe80:: address with its first port
     whole = _seconds_of_a_start(runtime, heir)
     with guarded(scene.world, runtime.dialect) as different:
         for moment in MOMENTS:
@@ -83,7 +83,7 @@ def test_killed_start_is_cleaned_up_by_next_runtime_start(scene: Scene) -> None:
                 assert scene.observed() == scene.promised()
 
 
-@pytest.mark.timeout(300)  # for the same reason
+@pytest.mark.timeout(300)  # many commands, each with a bound
 @requirement("LIFE-6")
 def test_running_containers_survive_runtime_crash_as_declared(scene: Scene) -> None:
     """Running containers survive a kill of the runtime, or all of them stop, as declared.

@@ -18,7 +18,7 @@ from suites.support.features import has_ipv6, has_networks
 SUBNET, SUBNET6 = IPv4Network("172.30.9.0/29"), IPv6Network("fd00:99::/64")
 TAKEN, TAKEN6 = IPv4Address("172.30.9.5"), IPv6Address("fd00:99::5")
 TAKEN_BY_FIRST: Final[dict[str, Any]] = {"ip": TAKEN, "ip6": TAKEN6}
-"""Addresses that `first` requests, where a case needs them."""
+"""Addresses that the container `first` requests, if a case needs them to be in use."""
 
 
 @dataclass(frozen=True)

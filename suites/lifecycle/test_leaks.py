@@ -39,7 +39,7 @@ def test_removed_container_leaves_no_kernel_state(
     """
     own = lan(scene)
     scene.container("home", Bridge())
-    scene.container("stays", own)  # a bridge gets its fe80:: address with its first carrier
+    scene.container("stays", own)  # a bridge gets its fe80:: address with its first port
     with guard.holding() as different:
         scene.container("guest", mode)
         scene["guest"].exec("true")

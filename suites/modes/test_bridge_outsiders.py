@@ -26,7 +26,7 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 
 THROUGH_THE_HOST: Final = {ATTACKER: NS1, INTERNET: NS1, NS1: INTERNET, NS2: INTERNET}
-"""Targets that each outsider reaches through the host, as controls of the forwarding."""
+"""Targets that each outsider reaches through the host, as a control that it forwards."""
 
 
 @requirement("BR-9")

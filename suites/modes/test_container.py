@@ -56,7 +56,7 @@ WORDS: Final = {
     "dns": r"\bdns\b",
     "add-host": r"add-host|host-to-ip|extra host",
 }
-"""Patterns of the words by which a refusal names an option."""
+"""Patterns that match the name of an option in an error message."""
 
 
 # --- one namespace -----------------------------------------------------------------

@@ -96,7 +96,7 @@ def test_restart_of_manually_attached_container_leaves_only_lo(
 
 
 def _alone(scene: Scene) -> Container:
-    """Start a container to attach, beside a peer that keeps the bridge in existence."""
+    """Start the container to attach, and a peer that keeps the bridge in existence."""
     scene.container("peer", Bridge())
     return scene.container("alone", Nothing())
 

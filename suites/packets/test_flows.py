@@ -17,7 +17,7 @@ from suites.support.three_containers import ThreeContainers
 OWN_PORT: Final = 31045
 ECHO: Final = TCP_PORTS["echo"]
 SIZE: Final = 4 << 20
-"""Bytes of a transfer."""
+"""Length of a transfer in bytes."""
 SHORT: Final = 10_000
 """Bytes of a request and of its response."""
 

@@ -24,10 +24,10 @@ from suites.support.features import has_ipv6
 from suites.support.three_containers import DUAL, ThreeContainers, both_families
 
 NARROW: Final = 1400
-"""MTU of the link behind the first router, in bytes. Every other link has 1500."""
+"""MTU in bytes of the link behind the first router. Every other link has 1500 bytes."""
 WIDE: Final = 9000
 TOO_LONG: Final = b"x" * 1440
-"""Payload that with its headers fits an MTU of 1500, and not the narrow one."""
+"""Payload that fits an MTU of 1500 bytes with its headers, but not the MTU `NARROW`."""
 FITS: Final = b"x" * 1300
 FRAGMENTED: Final = b"x" * 3000
 """Payload that fits no link.
@@ -39,7 +39,7 @@ and IP. Over IPv6 it is then dropped at the narrow link.
 OWN_PORT: Final = 31043
 ECHO: Final = UDP_PORTS["echo"]
 SIZE: Final = 300_000
-"""Bytes of a transfer: its frames fit in the buffer of a tap."""
+"""Length of a transfer in bytes, so short that its frames fit in the buffer of a tap."""
 ETHERNET: Final = 14
 """Length of an Ethernet header in bytes."""
 

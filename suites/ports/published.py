@@ -32,15 +32,15 @@ from linux.netlink import Netlink
 from linux.readiness import await_local
 
 INSIDE: Final = 31080
-"""Port of listeners inside, outside the kernel's ephemeral range."""
+"""Port of listeners in a container, which is not in the kernel's ephemeral range."""
 CHOSEN: Final = INSIDE + 100
-"""Port of listeners behind an automatic host port."""
+"""Port of listeners in a container to which an automatic host port leads."""
 PORTS: Final[dict[Transport, int]] = {"tcp": 8080, "udp": 8053}
 """Host ports that the shared container publishes on every address."""
 OWN: Final = 8180
-"""First host port that single tests publish."""
+"""First host port that tests publish for themselves."""
 SHARED_NETWORK: Final = "market"
-"""Network of the shared containers where the default network lacks the family."""
+"""Network of the shared containers if the default network lacks the address family."""
 
 
 class PortCall(NamedTuple):
@@ -61,7 +61,7 @@ class PublishedContainer:
     family: Family
     port: int
     listeners: Mapping[Family, Listener] = field(default_factory=dict)
-    """Listeners that stay open; without one, each call opens its own."""
+    """Listeners that stay open. In a family without one, each attempt opens a listener."""
 
     @property
     def network(self) -> str:
@@ -278,7 +278,7 @@ ELSEWHERE: Final[dict[str, tuple[str, ...]]] = {
     ATTACKER: (NS1, INTERNET),
     INTERNET: (NS1,),
 }
-"""Targets other than the host, by client: traffic from the host, through it and past it."""
+"""Targets other than the host, by client. Their traffic may be routed by the host."""
 
 
 def _reaches(scene: Scene, family: Family, caller: str, other: str) -> bool:
@@ -340,7 +340,7 @@ class PublishNetwork:
     home: Bridge
     families: tuple[Family, ...]
     port: int
-    """Host port for one test, which may use the next port too."""
+    """Host port for one test. The test may use the next port too."""
 
     @property
     def host(self) -> NetnsView:

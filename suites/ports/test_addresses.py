@@ -31,7 +31,7 @@ from suites.support.features import restarts
 ALONE: Final = {"first": 8103, "second": 8106}
 """Ports that one container publishes, each on a different address of the host."""
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST)
-"""Clients: every outsider, and the host itself."""
+"""Clients: outsiders and the host."""
 
 
 def own_addresses(ports_scene: Scene, family: Family) -> Mapping[str, Address]:
@@ -52,7 +52,7 @@ def single_address(ports_scene: Scene, family: Family) -> Iterator[Scene]:
 
 
 def assert_served(published: PublishedContainer, address: Address, beside: str) -> None:
-    """Assert that all clients that can reach the address, including `beside`, get a reply."""
+    """Assert that each client that can reach the address gets a reply; `beside` is a client too."""
     for caller in (*CALLERS, beside):
         if reaches_host(published.scene, caller, address):
             assert published.serves(caller, address), f"{caller} calls {address}"

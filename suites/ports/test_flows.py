@@ -21,7 +21,7 @@ CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, BESIDE)
 
 
 Way = tuple[str, Address]
-"""A client, and the address that it calls."""
+"""A client, and the address to which it sends."""
 
 
 class PortFlow(NamedTuple):

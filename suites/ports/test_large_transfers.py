@@ -17,7 +17,7 @@ from harness.testbench.transfer import Transfer, expected
 from suites.ports.published import INSIDE, PORTS, inner_family, reaches_host
 
 SIZE: Final = 1 << 20
-"""Bytes of a transfer."""
+"""Length of a transfer in bytes."""
 SHORT: Final = 10_000
 """Bytes of a request, and of its response."""
 TIMES: Final = 5

@@ -50,7 +50,7 @@ NEIGHBOURS: Final = (
     pytest.param("peer", marks=requirement("BR-5")),
     pytest.param("outside", id="other-network", marks=requirement("PUB-5", "BR-5")),
 )
-"""Neighbours with a link to the host: on the LAN, on br0, and on two container networks."""
+"""Neighbours of the host: on the LAN, on br0, and on two networks of containers."""
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ class ForgingNeighbour:
     neighbour: str
     family: Family
     port: int = field(default_factory=own_port)
-    """Source port, different for each test: conntrack treats all packets of a flow as its first."""
+    """Source port, different for each test: conntrack translates a flow as its first packet."""
 
     @property
     def link(self) -> str:

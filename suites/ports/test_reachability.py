@@ -35,7 +35,7 @@ def test_published_port_answers_on_every_host_address(
     The clients are a neighbour on the LAN, the internet, a bystander and the host.
     """
     bridge = 0 if is_relayed(ports_scene.runtime) else 1
-    assert len(addresses(ports_scene, family)) >= 2 + bridge  # its own, br0's, the network's
+    assert len(addresses(ports_scene, family)) >= 2 + bridge  # on the LAN, on br0, on the bridge
     for caller, address in callers(ports_scene, family, OUTSIDE):
         assert published.serves(caller, address), f"{caller} calls {address}"
 

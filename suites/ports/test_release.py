@@ -21,7 +21,7 @@ from suites.ports.published import INSIDE, PortCall, PublishNetwork, callers
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
 REFUSED: Final = {(Protocol.TCP, "reset"), (Protocol.UDP, "port-unreachable")}
-"""Errors of a client without a listener (RFC 1122)."""
+"""Errors that a client gets if no process listens on the port (RFC 1122)."""
 
 
 def end(publish_network: PublishNetwork, container: Container, how: str) -> None:

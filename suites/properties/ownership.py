@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable
 
 
 class OwnershipMarks:
-    """Addresses, MACs, ids, interfaces and names, by container or network.
+    """Names and addresses that are typical of containers and networks: their marks.
 
-    These strings are called marks.
+    Marks are addresses, MACs, ids, interfaces and names.
     """
 
     def __init__(self) -> None:

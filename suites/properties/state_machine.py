@@ -41,7 +41,7 @@ MOST_CONTAINERS: Final = 5
 INSIDE: Final = 31080
 FIRST_PORT: Final = 20080
 SHORT: Final = 12
-"""Digits of an id that identify its owner."""
+"""Number of digits of a short id."""
 
 
 class HistoryStage:
@@ -63,7 +63,7 @@ class History(RuleBasedStateMachine):
         self.made = 0
         """Number of networks and containers so far, so that no name or port is used twice."""
         self.bridged: set[str] = set()
-        """Containers that were started on a network, on whatever networks they are now."""
+        """Containers that were started on a network, even if they have left it."""
         with ExitStack() as stack:
             self.different = stack.enter_context(stage.guard.holding())
             self.scene = stack.enter_context(Scene(stage.world, stage.runtime))

@@ -15,7 +15,7 @@ from harness.testbench.packets.craft import EVERYBODY_MAC, mac_of, send_frame, s
 from suites.support.three_containers import ThreeContainers
 
 OTHERS: Final = ("b", "c", GATEWAY)
-"""Names that container a asks besides the broadcast address."""
+"""Owners of the MACs to which container `a` sends unicast queries."""
 
 
 def assert_no_proxy_answer(trio: ThreeContainers, address: Address) -> None:

@@ -47,7 +47,7 @@ class OpenFlow(NamedTuple):
 
 
 Flows = dict[str, OpenFlow]
-"""Flows by the names that failures show."""
+"""Flows, by the names that messages of failures contain."""
 
 
 @contextmanager

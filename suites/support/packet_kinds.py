@@ -24,7 +24,7 @@ WORD: Final = b"over there!"
 PROTOCOLS: Final = (4, 41, 47, 50, 51, 94, 253)
 """Protocols: IP in IP, IPv6 in IP, GRE, ESP, AH, IPIP, an experimental one."""
 TRACKED: Final = (33, 132, 136)
-"""DCCP, SCTP, UDP-Lite: conntrack recognises their payload as invalid."""
+"""Protocols whose payload conntrack checks and finds invalid: DCCP, SCTP, UDP-Lite."""
 
 
 def everything(trio: ThreeContainers, source: str, target: str) -> Iterator[Packet]:
@@ -87,7 +87,7 @@ SERVICES: Final = (
 )
 """The first and the last port, and ports that firewalls, proxies and resolvers handle."""
 _ANY: Final = range(1024, 20000)
-"""Ports outside the ephemeral range."""
+"""Ports to draw from, which are not in the ephemeral range."""
 
 
 def every_port_answers(

@@ -39,7 +39,7 @@ from suites.support.features import restarts
 
 NAMES: Final = ("a", "b", "c")
 DUAL: Final = "dual"
-"""Network of the IPv6 trio, with IPv4 and IPv6."""
+"""Network of the IPv6 tests, with both families."""
 PLAIN: Final = "plain"
 """User-defined network with IPv4 only."""
 
@@ -60,7 +60,7 @@ class ThreeContainers:
     network: str
     world_wires: TapPool
     own_wires: TapPool
-    # Caches: a trio's addresses do not change.
+    # Caches, because the containers' addresses do not change.
     _addresses: dict[str, Address] = field(default_factory=dict)
     _macs: dict[str, str] = field(default_factory=dict)
     _taps: dict[str, Tap] = field(default_factory=dict)
@@ -163,7 +163,7 @@ EACH_FAMILY: Final = (
 )
 """Parameters of fixtures that have an address family."""
 both_families: Final = pytest.mark.parametrize("family", EACH_FAMILY)
-"""Parameters of tests without a trio: each family."""
+"""Parameters of tests that do not use `trio`: each family."""
 
 
 @pytest.fixture(
