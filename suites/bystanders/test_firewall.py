@@ -31,7 +31,10 @@ UNASSIGNED: Final = {4: "10.99.0.9", 6: "fd99::9"}
 
 @requirement("BYS-3", "BYS-4")
 def test_operator_firewall_rules_survive_container_lifecycle(scene: Scene) -> None:
-    """The operator's nft tables, chains, policies and rules survive every container step."""
+    """The operator's nft tables, chains, policies and rules survive each step of containers.
+
+    The containers are started, connected, stopped and removed.
+    """
     host = scene.netns(HOST)
     with operator_firewall.operator_table(host):
         before = operator_firewall.facts(host)
@@ -136,7 +139,7 @@ def test_hairpin_and_spoofing_protection_work_after_firewall_flush_and_repair(
 
 
 def hairpins(trio: ThreeContainers) -> list[Address]:
-    """Return, by transport, the source that `a` sees when its peer calls the published port."""
+    """Return, by transport, the source that `a` sees when its peer uses the published port."""
     seen = []
     for transport in TRANSPORTS if reaches_host(trio.scene, "b", trio.address(HOST)) else ():
         with Listener(trio.netns("a"), transport, family=trio.family, port=INSIDE) as listener:

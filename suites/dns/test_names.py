@@ -77,7 +77,7 @@ def test_container_name_is_unknown_on_other_networks(
 
 @requirement("NET-4")
 def test_default_network_has_no_container_names(dns_scene: Scene) -> None:
-    """Names of containers on the default network resolve neither there nor on other networks."""
+    """Names of containers on the default network resolve neither on it nor on other networks."""
     assert resolved(dns_scene, "solo", "mate", 4) == held(dns_scene, "mate", 4)
     for asker in present(dns_scene, "plain", "guest", "web"):
         assert resolved(dns_scene, asker, "other", 4) == set()

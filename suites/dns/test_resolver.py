@@ -59,7 +59,7 @@ everywhere: Final = pytest.mark.parametrize(
 def test_internet_name_resolves_inside_container(
     dns_scene: Scene, asker: str, family: Family
 ) -> None:
-    """A container resolves an internet name to its address in each family.
+    """A container resolves the name of an internet host to the host's address, in each family.
 
     The world's name server receives the query.
     """

@@ -93,9 +93,9 @@ def test_disconnect_restores_the_state_before_connect(pair: Scene, host: NetnsVi
 @requirement("NET-3")
 @both_families
 def test_flow_on_other_network_survives_connect_and_disconnect(pair: Scene, family: Family) -> None:
-    """A flow on one network survives while its container is connected to and leaves another one.
+    """A flow on one network survives while its container is connected to another network.
 
-    No packet of the flow is lost, retransmitted or rejected.
+    No packet of the flow is lost, retransmitted or rejected, also after disconnect.
     """
     inside = pair["left"].net
     before = inside.links()["eth0"], held(pair, "left", family)

@@ -105,7 +105,7 @@ def test_internet_sees_host_address_of_connected_container(
 
 @requirement("NET-3", "BR-10")
 def test_reported_endpoint_of_connected_container_matches_interface(reconnected: Scene) -> None:
-    """The MAC and addresses that the runtime reports for each network match the interface there."""
+    """A connected container's interface on each network has the reported MAC and addresses."""
     inside = reconnected["moved"].net
     for network in (HOME, MORE):
         reported, link = (

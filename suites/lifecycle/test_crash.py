@@ -51,10 +51,11 @@ def scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
 @pytest.mark.timeout(300)  # forty commands, each with a bound, on a busy machine
 @requirement("LIFE-6")
 def test_killed_start_is_cleaned_up_by_next_runtime_start(scene: Scene) -> None:
-    """The runtime is killed while it starts a container; its next start completes or undoes this.
+    """A container's start during which the runtime is killed is completed or undone later.
 
-    The kill is tried at several moments. Where possible the network has only one free address,
-    which another container must get afterwards. Running containers keep their network as declared.
+    The runtime does this when it is started again. The kill is tried at several moments. Where
+    possible the network has only one free address, which another container must get afterwards.
+    Running containers keep their network as declared.
     """
     host, runtime = scene.netns(HOST), scene.runtime
     mode = _small(scene) if Feature.NETWORKS in runtime.features else Bridge()

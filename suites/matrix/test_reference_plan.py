@@ -27,7 +27,7 @@ from harness.testbench.scene import Scene
 @requirement("BR-1", "BR-4", "BR-5", "BR-6", "BR-7", "BR-8", "V6-3")
 @pytest.mark.parametrize("source", [CONTAINER01, CONTAINER02])
 def test_bridged_container_reaches_promised_targets(cast: Scene, source: str) -> None:
-    """A bridged container reaches its peers and host directly, and other targets masqueraded."""
+    """A bridged container reaches peers and host directly, and other targets by masquerading."""
     row = cast.promised().select(source=source)
     assert cast.observed(row) == row
 

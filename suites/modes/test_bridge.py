@@ -220,7 +220,7 @@ def test_internet_replies_to_bridged_container_and_sees_host_address(
 ) -> None:
     """The internet answers a bridged container and sees only the host's address.
 
-    The TTL of the reply is 64 minus the host and the routers on the way.
+    The TTL of the reply is 64 minus one for the host and one for each router on the way.
     """
     scene, family = network.scene, network.family
     row = scene.promised(list(cells(network.containers, (target,), families=(family,))))

@@ -54,9 +54,9 @@ def test_outsider_opens_no_flow_to_unpublished_container(cast: Scene, outsider: 
 def test_no_packet_of_outsider_enters_unpublished_container(
     cast: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """The host does not forward an outsider's packets to an unpublished container, as declared.
+    """The host forwards an outsider's packets to an unpublished container only if declared.
 
-    As a control, the packets arrive at the host. A runtime may declare that the host forwards them.
+    As a control, the packets arrive at the host.
     """
     inside = cast[CONTAINER01].net
     attack = IP(src=str(cast.world.address(ATTACKER, 4)), dst=str(inside.address(4)))

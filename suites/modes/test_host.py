@@ -192,7 +192,7 @@ def test_net_sysctl_is_refused_in_host_mode(
 def test_net_sysctl_is_refused_for_container_joining_host_mode(
     scene: Scene, host: NetnsView
 ) -> None:
-    """A net.* sysctl is refused for a container that joins a host-mode one, in a chain too."""
+    """A net.* sysctl is refused for a container that joins host mode, directly or by a chain."""
     key = "net.ipv4.ip_default_ttl"
     scene.container("guest", Host())
     scene.container("between", Joined("guest"))

@@ -91,7 +91,7 @@ def test_replies_to_manually_attached_container_have_ttl_64_minus_routers(
 def test_internet_reply_to_manually_attached_container_has_ttl_64_minus_routers(
     attached: Scene, runtime: Adapter
 ) -> None:
-    """The internet's reply to a manually attached container has TTL 64 minus all routers.
+    """The internet's reply to a manually attached container has TTL 64 minus one per router.
 
     The container sends to a name if it has a resolver, otherwise to an address.
     """

@@ -142,7 +142,10 @@ def test_container_without_network_sends_no_frame_to_the_host(
 def test_ipv6_loopback_of_container_without_network_is_as_declared(
     cast: Scene, runtime: Adapter
 ) -> None:
-    """A container without a network has ::1, which answers, exactly if the runtime declares so."""
+    """A container without a network has ::1 exactly if the runtime declares so.
+
+    If ::1 is present, it answers.
+    """
     declared = runtime.dialect.none_loopback6
     held = [item for item in cast[ALONE].net.interfaces() if item.version == 6]
     assert held == ([IPv6Interface("::1/128")] if declared else [])

@@ -117,7 +117,7 @@ def test_user_mode_container_reaches_itself(cast: Scene, name: str) -> None:
 def test_targets_beyond_the_host_answer_user_mode_container(cast: Scene, name: str) -> None:
     """The internet, by address and by name, ns1 and ns2 answer a user-mode container.
 
-    They see the host's address as the source.
+    Each of them sees the host's address as the source.
     """
     row = cast.promised(list(cells((name,), (INTERNET, BY_NAME, NS1, NS2))))
     assert cast.observed(row) == row

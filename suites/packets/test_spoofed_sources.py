@@ -37,7 +37,7 @@ PORTLESS: Final = (47, 50, 51, 132, 136, 253)
 def test_packet_with_spoofed_source_does_not_leave_the_host(
     trio: ThreeContainers, target: str
 ) -> None:
-    """A packet with a spoofed source does not leave the host, to any target.
+    """A packet with a spoofed source does not leave the host, whatever its target.
 
     The source is the address of a bystander or neighbour, an unassigned or an invalid address.
     """

@@ -344,7 +344,7 @@ class PublishNetwork:
 
     @property
     def host(self) -> NetnsView:
-        """Return the host."""
+        """Return the host's network namespace."""
         return self.scene.netns(HOST)
 
     def own(self, family: Family) -> Address:

@@ -1,4 +1,4 @@
-"""Published ports with containers as clients: the container itself, peers, and others."""
+"""Published ports with containers as clients: the container itself, peers, other networks."""
 
 from __future__ import annotations
 

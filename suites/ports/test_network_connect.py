@@ -28,7 +28,7 @@ PORT: Final = OWN + 5
 
 @dataclass(frozen=True, slots=True)
 class MovingContainer:
-    """The container `web`, which publishes `PORT`, on network `HOME` beside `mate`.
+    """The container `web`, which publishes `PORT` and is on network `HOME` together with `mate`.
 
     The network `OTHER` has no container yet.
     """

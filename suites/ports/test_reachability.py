@@ -108,7 +108,10 @@ def test_listener_on_container_loopback_is_not_published(
 def test_container_sees_source_of_outsider_at_published_port_as_declared(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """At a published port, the container sees an outsider's address or another, as declared."""
+    """At a published port, the container sees the source of outsiders that the runtime declares.
+
+    The source is the outsider's own address and port, the gateway's address or the container's.
+    """
     for caller in OUTSIDE:
         for address in addresses(ports_scene, family):
             assert_seen_as_declared(published, caller, address)

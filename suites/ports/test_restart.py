@@ -101,7 +101,7 @@ def test_container_on_other_network_reaches_port_after_restart_as_declared(
 def test_port_on_the_internet_is_not_redirected_after_restart(
     ports_scene: Scene, restarted_port: PublishedContainer, family: Family
 ) -> None:
-    """A peer reaches a port on the internet that a restarted container publishes on the host."""
+    """A peer reaches a port number on the internet although a restarted container publishes it."""
     assert restarted_port.serves(ATTACKER, ports_scene.world.address(HOST, family))
     if not is_closed(ports_scene.runtime, family):
         internet, beyond = ports_scene.netns(INTERNET), ports_scene.world.address(INTERNET, family)

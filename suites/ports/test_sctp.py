@@ -45,7 +45,7 @@ def test_sctp_init_to_published_port_is_forwarded_to_the_container(
 
 @requirement("PUB-13")
 def test_published_sctp_port_is_separate_from_tcp_port(publish_network: PublishNetwork) -> None:
-    """A published SCTP port is refused to another container, which may publish it over TCP."""
+    """Another container cannot publish a published SCTP port, but can publish it over TCP."""
     publish_network.container("web", Publish(publish_network.port, INSIDE, "sctp"))
     publish_network.scene.refusal(
         "late", publish_network.home, ports=(Publish(publish_network.port, INSIDE, "sctp"),)

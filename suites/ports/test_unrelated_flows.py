@@ -1,4 +1,4 @@
-"""Flows through a published port, which survive while others publish and release ports."""
+"""Flows through a published port, which survive while other containers publish ports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from suites.support.open_flows import (
 
 @pytest.fixture
 def flows(publish_network: PublishNetwork) -> Iterator[Flows]:
-    """Open flows from the LAN to a port published on one address, over UDP and TCP, per family."""
+    """Open flows from the LAN to a port published on one address, in each family.
+
+    The flows use UDP and TCP.
+    """
     ports = [
         item
         for family in publish_network.families
@@ -65,7 +68,7 @@ def test_published_flows_survive_publishing_same_port_on_another_address(
 ) -> None:
     """Open flows through a port survive while the port is published on another address.
 
-    That container starts and is removed.
+    Another container publishes the port there, and is removed again.
     """
     ports = [
         item

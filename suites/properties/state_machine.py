@@ -53,7 +53,7 @@ class HistoryStage:
 
 
 class History(RuleBasedStateMachine):
-    """One history: a random sequence of steps on networks and containers."""
+    """A random sequence of steps on networks and containers, which is called a history."""
 
     def __init__(self, stage: HistoryStage) -> None:
         super().__init__()

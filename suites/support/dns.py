@@ -89,6 +89,6 @@ def fresh_name() -> str:
 
 
 def received(scene: Scene, since: int, *words: str) -> list[ServiceQuery]:
-    """Return the queries, since a mark, that reached the world's name server for these words."""
+    """Return the queries to the world's name server since a mark, for names that contain a word."""
     asked = scene.world.services.queries(since)
     return [item for item in asked if any(word in item.name for word in words)]
