@@ -1,4 +1,4 @@
-"""The operator's nft rules, and the runtime's documented repair after a firewall flush."""
+"""The operator's nft rules, and the repair that the runtime documents for a firewall flush."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ UNASSIGNED: Final = {4: "10.99.0.9", 6: "fd99::9"}
 
 @requirement("BYS-3", "BYS-4")
 def test_operator_firewall_rules_survive_container_lifecycle(scene: Scene) -> None:
-    """The operator's nft tables, chains, policies and rules survive every container step."""
+    """The operator's nft tables, chains, policies and rules survive each step of containers.
+
+    The containers are started, connected, stopped and removed.
+    """
     host = scene.netns(HOST)
     with operator_firewall.operator_table(host):
         before = operator_firewall.facts(host)
@@ -64,10 +67,11 @@ def test_operator_firewall_rules_survive_container_lifecycle(scene: Scene) -> No
 def test_documented_repair_restores_reachability_after_firewall_flush(
     start_runtime: RuntimeStarter,
 ) -> None:
-    """The runtime's documented repair restores the whole matrix after a firewall flush.
+    """The runtime's documented repair restores all promised reachability after a firewall flush.
 
-    The flush breaks promises. The repair keeps the operator's rules. The test uses a separate
-    world: an incomplete repair would disturb other tests.
+    The control is that reachability differs from the promises before the repair. The operator's
+    rules survive the repair. The test has a separate world, because an incomplete repair would
+    disturb other tests.
     """
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
         host = scene.netns(HOST)
@@ -89,7 +93,7 @@ def test_documented_repair_restores_reachability_after_firewall_flush(
 def test_published_ports_work_after_firewall_flush_and_repair(
     start_runtime: RuntimeStarter, family: Family
 ) -> None:
-    """Published ports answer to the LAN and the host after a firewall flush and the repair."""
+    """Published ports answer the LAN and the host after a firewall flush and the repair."""
     with World.build() as world, start_runtime(world) as runtime, Scene(world, runtime) as scene:
         host, attacker = scene.netns(HOST), scene.netns(ATTACKER)
         mode = Bridge(scene.network(DUAL, ipv6=True).name) if family == 6 else Bridge()
@@ -107,10 +111,13 @@ def test_published_ports_work_after_firewall_flush_and_repair(
 
 @requirement("BYS-3", "PUB-4")
 @both_families
-def test_user_defined_network_works_after_firewall_flush_and_repair(
+def test_hairpin_and_spoofing_protection_work_after_firewall_flush_and_repair(
     start_runtime: RuntimeStarter, family: Family
 ) -> None:
-    """Hairpin and spoofing protection work as before after a firewall flush and the repair."""
+    """Hairpin and spoofing protection work as before after a firewall flush and the repair.
+
+    They are tested on a user-defined network.
+    """
     with (
         World.build() as world,
         start_runtime(world) as runtime,
@@ -132,7 +139,7 @@ def test_user_defined_network_works_after_firewall_flush_and_repair(
 
 
 def hairpins(trio: ThreeContainers) -> list[Address]:
-    """Return the source address that `a` sees in hairpin connections of its peer, per transport."""
+    """Return, by transport, the source that `a` sees when its peer uses the published port."""
     seen = []
     for transport in TRANSPORTS if reaches_host(trio.scene, "b", trio.address(HOST)) else ():
         with Listener(trio.netns("a"), transport, family=trio.family, port=INSIDE) as listener:
@@ -143,7 +150,7 @@ def hairpins(trio: ThreeContainers) -> list[Address]:
 
 
 def forgeries(trio: ThreeContainers) -> list[str]:
-    """Return the spoofed source addresses with which packets of `a` leave the host."""
+    """Return the spoofed source addresses of those packets from `a` that leave the host."""
     sources = (trio.address("b"), trio.address(NS1), ip_address(UNASSIGNED[trio.family]))
     head = Ether(src=trio.mac("a"), dst=trio.mac(GATEWAY))
     with trio.capture(HOST) as wire:

@@ -1,4 +1,4 @@
-"""Traffic between bystanders and outsiders while containers run, in every kind of packet."""
+"""Traffic of every protocol between bystanders and outsiders while containers run."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from suites.support.features import every_mode
 from suites.support.packet_kinds import beginnings
 
 PAIRS: Final = ((NS1, NS2), (NS1, INTERNET), (ATTACKER, NS1), (HOST, NS2))
-"""Source and target: two ports of a bridge, outgoing, incoming, and from the host itself."""
+"""Source and target: between ports of br0, to outsiders, from outsiders, and from the host."""
 KINDS: Final = ("net-unreachable", "port-unreachable", "packet-too-big", "ttl-exceeded")
 MTU: Final = 1500
-"""MTU in packet-too-big errors: that of every link, so that no path MTU is learnt."""
+"""MTU in packet-too-big errors, in bytes: that of every link, so that no path MTU changes."""
 OWN_PORT: Final = 31049
 SIZE: Final = 1_000_000
 """Bytes that one connection transfers."""
@@ -68,7 +68,7 @@ def test_every_protocol_passes_between_bystanders_and_outsiders(
 def test_broadcasts_and_multicasts_reach_bystanders_and_lan(
     mixed_scene: Scene, wires: TapPool, family: Family, source: str, target: str
 ) -> None:
-    """Broadcasts and multicasts pass between bridge ports and on the LAN while containers run."""
+    """Broadcasts and multicasts pass on br0 and on the LAN while containers run."""
     caller, here = mixed_scene.netns(source), mixed_scene.world.address(source, family)
     heads = [craft.ip(family, src=here, dst=group, ttl=START_TTL) for group in GROUPS[family]]
     word = UDP(sport=OWN_PORT, dport=OWN_PORT) / b"to all"
@@ -127,7 +127,7 @@ def test_large_transfer_between_bystanders_and_outsiders_arrives_intact(
 
 
 def about(family: Family, sender: Address, receiver: Address, quoted: Packet) -> Iterator[Packet]:
-    """Craft an error of each kind about a packet."""
+    """Craft one ICMP error of each kind that quotes a packet."""
     for kind in KINDS:
         error = craft.error(family, kind, mtu=MTU if kind == "packet-too-big" else None)
         yield craft.ip(family, src=sender, dst=receiver) / error / Raw(bytes(quoted))
@@ -136,7 +136,7 @@ def about(family: Family, sender: Address, receiver: Address, quoted: Packet) ->
 def lost(
     scene: Scene, wires: TapPool, source: str, target: str, packets: Collection[Packet]
 ) -> list[str]:
-    """Return the packets of one family that do not arrive unchanged."""
+    """Return the packets of one family that do not arrive, or arrive changed."""
     sent = {carried(bytes(packet)): packet.summary() for packet in packets}
     assert len(sent) == len(packets), "two packets are equal and cannot be told apart"
     with wires.capture(scene.netns(target)) as wire:

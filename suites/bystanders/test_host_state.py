@@ -1,4 +1,4 @@
-"""Host, br0, ns1 and ns2 keep their state while containers run and afterwards."""
+"""Network state of the host, br0, ns1 and ns2, which containers must not change."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_bystander_network_state_is_unchanged_while_containers_run(scene: Scene)
 
 
 @requirement("BYS-1")
-def test_containers_only_add_to_host_network_state(scene: Scene) -> None:
-    """Running containers change and remove no existing network state of the host."""
+def test_containers_change_and_remove_no_host_network_state(scene: Scene) -> None:
+    """Running containers may add network state to the host, but change or remove none."""
     host = scene.netns(HOST)
     before = host.snapshot()
     every_mode(scene)
@@ -53,7 +53,7 @@ def test_containers_only_add_to_host_network_state(scene: Scene) -> None:
 
 @requirement("BYS-1")
 def test_link_offloads_of_the_host_are_unchanged_by_containers(scene: Scene) -> None:
-    """The host's checksum and segmentation offloads stay while containers run and afterwards."""
+    """The host's checksum and segmentation offloads are the same before, during and after a run."""
     host = scene.netns(HOST)
     dialect = scene.runtime.dialect
     own = {link for link in host.links() if _is_documented(f"link {link}", dialect, start=True)}
@@ -97,7 +97,7 @@ def _is_documented(line: str, dialect: Dialect, *, start: bool = False) -> bool:
 def test_ip_forwarding_changes_only_as_documented(
     start_runtime: RuntimeStarter, *, ipv6: bool
 ) -> None:
-    """On a host that does not forward, the runtime changes only the documented sysctls."""
+    """On a host with IP forwarding off, the runtime changes only the sysctls that it documents."""
     with World.build(Topology(forwarding=False)) as world:
         host = view_of(world, HOST)
         before = host.snapshot()
@@ -121,7 +121,7 @@ def test_ip_forwarding_changes_only_as_documented(
 
 @requirement("BYS-4")
 def test_enabled_ip_forwarding_stays_enabled(scene: Scene) -> None:
-    """IP forwarding stays enabled while networks and containers start, connect and end."""
+    """IP forwarding stays enabled while containers start, connect to networks and end."""
     host = scene.netns(HOST)
     own = lan(scene)
     scene.containers(a=own, b=Bridge())

@@ -1,4 +1,4 @@
-"""Reachability between ns1, ns2, the host and the outside while containers start and end."""
+"""Reachability between ns1, ns2, the host and outsiders while containers start and end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_outsiders_reach_each_other_before_during_and_after_containers(scene: Sc
 
 
 def _assert_as_promised(scene: Scene) -> None:
-    """Compare with the promises of a runtime that blocks no outsider.
+    """Compare reachability with the promises of a runtime that blocks no outsider.
 
     The runtime's own declaration on router advertisements is ignored.
     """
@@ -77,7 +77,7 @@ def test_open_connections_of_bystanders_survive_container_lifecycle(
 
 
 def _comings_and_goings(scene: Scene) -> Iterator[None]:
-    """Start and remove as many kinds of containers as the runtime claims, step by step."""
+    """Start and remove containers of every declared mode, and yield after each step."""
     every_mode(scene)
     yield
     first = scene.plan.containers[0].name
@@ -112,7 +112,7 @@ def test_bystanders_reach_each_other_on_every_port(
 
 @contextmanager
 def _echoing(scene: Scene, name: str, family: Family) -> Iterator[socket.socket]:
-    """Open a connection from a namespace to the internet's echo service."""
+    """Open a TCP connection from a namespace to the internet's echo service."""
     with scene.netns(name).socket(ADDRESS_FAMILIES[family], socket.SOCK_STREAM) as call:
         call.settimeout(BOUND)
         call.connect((str(scene.world.address(INTERNET, family)), TCP_PORTS["echo"]))

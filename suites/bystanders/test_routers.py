@@ -1,4 +1,4 @@
-"""Router advertisements that the host accepts, also when the runtime enables forwarding."""
+"""Router advertisements, which the host must accept even if the runtime enables forwarding."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from linux import rtnetlink, rtnetlink_dump
 from linux.netlink import Netlink
 
 LIFETIME: Final = 1800
-"""Router lifetime in seconds as radvd would send it: three times the interval."""
+"""Router lifetime in seconds, as radvd sends it: three times its default interval."""
 
 
 @requirement("BYS-5")
-def test_host_accepts_router_advertisements_while_runtime_forwards(
+def test_host_accepts_router_advertisements_after_runtime_enables_forwarding(
     start_runtime: RuntimeStarter,
 ) -> None:
-    """The host still accepts router advertisements when the runtime enables IPv6 forwarding.
+    """The host still accepts router advertisements after the runtime enables IPv6 forwarding.
 
-    The default route stays while a network has IPv6, and ends when the router withdraws it.
+    The host keeps its default route while a network has IPv6, and loses the route when the router
+    withdraws it.
     """
     topology = Topology(forwarding=False)
     with World.build(topology) as world:
@@ -59,14 +60,14 @@ def forget_the_way(host: NetnsView, topology: Topology) -> None:
 
 
 def tell(router: NetnsView, *, lifetime: int) -> None:
-    """Send a router advertisement on the LAN; a `lifetime` of 0 withdraws the router."""
+    """Send a router advertisement on the LAN; a `lifetime` of 0 seconds withdraws the router."""
     send_frame(
         router, advertisement(router.links()["eth0"].mac, link_local(router, "eth0"), lifetime)
     )
 
 
 def advertisement(mac: str, address: Address, lifetime: int) -> Packet:
-    """Craft an advertisement of a router that offers itself and nothing else."""
+    """Craft an advertisement that offers only its sender as a router, without a prefix."""
     head = Ether(src=mac, dst=mac_of(ALL_NODES))
     return (
         head

@@ -1,6 +1,6 @@
-"""Names inside containers: the resolver and the files.
+"""Suites about name resolution in containers, and about their hosts, hostname and resolv.conf.
 
-The constants name networks and aliases of the shared scene.
+The constants name networks and aliases of the shared containers.
 """
 
 LAN, DMZ, FOUR, CLOSED, VAULT = "lan", "dmz", "four", "closed", "vault"

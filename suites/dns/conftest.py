@@ -1,4 +1,4 @@
-"""The scene that the DNS suites share."""
+"""The networks and containers that the DNS tests share."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def dns_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 
 def plan(features: Collection[str]) -> Plan:
-    """Return the part of the scene that a runtime with these features can build.
+    """Return the plan of those containers that a runtime with these features can start.
 
-    `web` and `db` are on one network, `far` is on another, `both` on both. `solo` and `mate` are
-    on a network without IPv6, `plain` and `other` on the default network. `inner` and `peer` are on
-    an internal network, `shut` is on another one. `guest` joins `plain`, `lodger` joins `web`, and
-    `house` is in mode host.
+    `web` and `db` are on one network, `far` is on another, and `both` is on both of these. `solo`
+    and `mate` are on a network without IPv6, `plain` and `other` on the default network. `inner`
+    and `peer` are on an internal network, and `shut` is on another internal one. `guest` joins
+    `plain`, `lodger` joins `web`, and `house` is in mode host.
     """
     dual = Feature.IPV6 in features
     networks: list[NetworkSpec] = []

@@ -1,4 +1,4 @@
-"""Names in containers that share a netns (`container:`), and names of the joined container."""
+"""Name resolution in containers that join the netns of another container (`container:ID`)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ IN_TURN = ("home", "joiner", "third")
 
 @pytest.fixture(scope="module")
 def joined_chain(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share `IN_TURN`, whose first container has moved from a user-defined to the default network.
+    """Share the containers of `IN_TURN`, each of which joins the one before it.
 
-    The last container is restarted after the move, where the runtime can restart.
+    The first container has moved from a user-defined network to the default one. The last container
+    is restarted after the move, where the runtime can restart.
     """
     home, *joining = IN_TURN
     plan = Plan(
@@ -57,9 +58,9 @@ def stopped(scene: Scene, name: str) -> None:
 def test_names_of_joined_container_survive_end_of_joining_container(
     scene: Scene, end: Callable[[Scene, str], None]
 ) -> None:
-    """The joined container's name resolves as before when the joining container ends.
+    """The joined container's name still resolves after the joining container ends.
 
-    On a user-defined network, the joined container and its peers resolve each other.
+    On a user-defined network, the joined container and its peer resolve each other's names.
     """
     own = Bridge(scene.network("town", ipv6=has_ipv6(scene.runtime)).name)
     scene.containers(home=own, beside=own, joiner=Joined("home"))
@@ -70,7 +71,7 @@ def test_names_of_joined_container_survive_end_of_joining_container(
 
 
 @requirement("DNS-1", "CTR-1", "NET-3")
-def test_joining_container_uses_resolver_of_the_current_network(
+def test_joining_container_resolves_names_after_joined_container_moves(
     joined_chain: Scene,
 ) -> None:
     """A joining container resolves names after the joined container moves to another network."""
@@ -81,6 +82,9 @@ def test_joining_container_uses_resolver_of_the_current_network(
 
 @requirement("DNS-2", "CTR-1", "NET-3")
 def test_hostname_of_joining_container_resolves_to_current_address(joined_chain: Scene) -> None:
-    """Hostnames of joined and joining containers resolve to the current address after a move."""
+    """Hostnames of joined and joining containers resolve to the current address after a move.
+
+    The joined container has moved to another network.
+    """
     for name in IN_TURN:
         assert_hostname_is_own(joined_chain, name)

@@ -1,4 +1,4 @@
-"""`/etc/hosts` and `/etc/hostname`, as the runtime declares them."""
+"""The files `/etc/hosts` and `/etc/hostname` of containers, as the runtime declares them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_hostname_of_container_is_as_declared(
 def test_own_names_in_hosts_file_are_as_declared(
     dns_scene: Scene, runtime: Adapter, name: str
 ) -> None:
-    """A container's hosts file maps exactly the declared own names to each of its addresses."""
+    """A container's hosts file has, for each of its addresses, exactly the declared names."""
     container = dns_scene[name]
     aliases = {ALIAS, SHARED} if name == "web" else set()
     called = {
@@ -91,9 +91,9 @@ def test_own_names_in_hosts_file_are_as_declared(
 def test_hosts_file_inherits_names_of_the_host_as_declared(
     dns_scene: Scene, runtime: Adapter, name: str
 ) -> None:
-    """A container's hosts file has all names of the host's file or none, as declared.
+    """A container's hosts file has all names of the host's hosts file or none, as declared.
 
-    The names of the loopback are not compared.
+    The names of loopback addresses are not compared.
     """
     own = set().union(*_lines(dns_scene.world.host.call(_text, "/etc/hosts")).values())
     beyond = {item for item in own if not item.endswith(("localhost", "loopback"))}
@@ -141,7 +141,8 @@ def test_requested_hostname_and_hosts_entries_are_present(scene: Scene, network:
 def test_hosts_file_follows_connect_and_disconnect(scene: Scene) -> None:
     """Connect and disconnect update a container's own addresses in its hosts file.
 
-    Requested entries stay, and no other line is added. Entries of peers are not judged.
+    Entries that the user requested stay, and no other line is added. Entries of peers are not
+    checked.
     """
     for network in ("town", "village"):
         scene.network(network, ipv6=has_ipv6(scene.runtime))
@@ -189,8 +190,10 @@ def test_hosts_hostname_and_resolv_conf_are_world_readable(dns_scene: Scene) -> 
 
 @requirement("FILE-1")
 @networks
-def test_changes_to_hosts_hostname_and_resolv_conf_stay_inside(scene: Scene, network: str) -> None:
-    """Changes to a container's hosts, hostname and resolv.conf files do not leave the container."""
+def test_changes_to_hosts_hostname_and_resolv_conf_stay_in_the_container(
+    scene: Scene, network: str
+) -> None:
+    """Changes to a container's hosts, hostname and resolv.conf affect only that container."""
     mode = Bridge(scene.network(network).name) if network else Bridge()
     scene.containers(writer=mode, reader=mode)
     mark = "# written inside"
@@ -209,18 +212,18 @@ def assert_localhost_is_itself(scene: Scene, name: str) -> None:
 
 
 def assert_readable(container: Container) -> None:
-    """Assert that each user inside can read each of the files."""
+    """Assert that each user in the container can read each of the files."""
     for name in ("hosts", "hostname", "resolv.conf"):
         assert oct(container.mode(f"/etc/{name}") & 0o777) == oct(0o644)
 
 
 def hosts(container: Container) -> dict[Address, set[str]]:
-    """Return the names at each address in the container's `/etc/hosts`."""
+    """Return the names of each address in the container's `/etc/hosts`."""
     return _lines(container.read("/etc/hosts"))
 
 
 def _lines(text: str) -> dict[Address, set[str]]:
-    """Return the names at each address in a text in the format of hosts(5)."""
+    """Return the names of each address in a text in the format of hosts(5)."""
     found: dict[Address, set[str]] = defaultdict(set)
     for line in text.splitlines():
         address, *names = line.partition("#")[0].split() or [""]

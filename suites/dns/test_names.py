@@ -1,4 +1,4 @@
-"""Names of peers resolve on shared user-defined networks only, while the peer is connected."""
+"""Names of containers: they resolve on user-defined networks, for attached containers only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from suites.support.three_containers import both_families
 SHORT: Final = 12
 """Hexadecimal digits of a short id."""
 OTHERS: Final = ("TXT", "MX", "SRV", "HTTPS")
-"""Record types that programs query besides addresses; every browser queries the last one."""
+"""Record types other than addresses that programs query; browsers query the last one."""
 
 
 # --- resolution ------------------------------------------------------------------
@@ -40,9 +40,10 @@ OTHERS: Final = ("TXT", "MX", "SRV", "HTTPS")
 def test_container_name_and_alias_resolve_to_its_address(
     dns_scene: Scene, name: str, family: Family
 ) -> None:
-    """A container's name and aliases, in any case (RFC 4343), resolve to its address.
+    """A container's name and aliases resolve to its address, in upper and lower case (RFC 4343).
 
-    Peers and the container itself resolve them. One alias has the longest label.
+    The container itself and its peers resolve them. One alias is a label of the longest legal
+    length.
     """
     own = held(dns_scene, "web", family)
     assert own
@@ -68,7 +69,7 @@ def test_shared_alias_resolves_to_every_holder_on_the_network(
 def test_container_name_is_unknown_on_other_networks(
     dns_scene: Scene, name: str, family: Family
 ) -> None:
-    """A container's name does not resolve on another user-defined or the default network."""
+    """A container's name does not resolve on other networks, user-defined or default."""
     assert resolved(dns_scene, "db", name, family)
     for asker in ("far", "solo", "plain"):
         assert resolved(dns_scene, asker, name, family) == set()
@@ -76,7 +77,7 @@ def test_container_name_is_unknown_on_other_networks(
 
 @requirement("NET-4")
 def test_default_network_has_no_container_names(dns_scene: Scene) -> None:
-    """Names of containers on the default network do not resolve, there or on other networks."""
+    """Names of containers on the default network resolve neither on it nor on other networks."""
     assert resolved(dns_scene, "solo", "mate", 4) == held(dns_scene, "mate", 4)
     for asker in present(dns_scene, "plain", "guest", "web"):
         assert resolved(dns_scene, asker, "other", 4) == set()
@@ -84,7 +85,7 @@ def test_default_network_has_no_container_names(dns_scene: Scene) -> None:
 
 @requirement("NET-4", "NET-3")
 @both_families
-def test_name_of_container_on_two_networks_resolves_to_shared_network(
+def test_name_of_container_on_two_networks_resolves_to_address_on_shared_network(
     dns_scene: Scene, family: Family
 ) -> None:
     """The name of a container on two networks resolves to its address on the client's network."""
@@ -115,7 +116,7 @@ def test_aaaa_query_for_ipv4_container_returns_no_data(dns_scene: Scene) -> None
 def test_query_for_other_record_types_returns_no_data(
     dns_scene: Scene, transport: Transport
 ) -> None:
-    """A query for a peer's name and another record type returns NOERROR without records.
+    """A query for a peer's name returns NOERROR without records for types other than A and AAAA.
 
     The resolver does not forward the query.
     """
@@ -137,7 +138,7 @@ def test_query_for_other_record_types_returns_no_data(
     ],
 )
 def test_resolver_ignores_queries_from_other_networks(dns_scene: Scene, asker: str) -> None:
-    """A network's resolver neither answers nor forwards queries of clients on other networks."""
+    """A network's resolver neither answers nor forwards queries from clients on other networks."""
     gateways = [item.ip for item in dns_scene.runtime.network_facts(LAN).gateways]
     beyond, since = fresh_name(), dns_scene.world.services.mark()
     names = ["web", beyond] if asker in dns_scene.world_netns else ["web"]
@@ -160,7 +161,7 @@ def test_resolver_ignores_queries_from_other_networks(dns_scene: Scene, asker: s
 
 
 def responses(call: Client) -> list[str]:
-    """Return the values in the resolver's responses that have arrived."""
+    """Return the values in those responses of the resolver that have arrived so far."""
     values: list[str] = []
     with contextlib.suppress(OSError):  # refused
         while (received := call.receive_nowait()) is not None:
@@ -176,7 +177,7 @@ def responses(call: Client) -> list[str]:
 def test_short_container_id_resolves_as_declared(
     dns_scene: Scene, runtime: Adapter, family: Family
 ) -> None:
-    """A container's short id, its first twelve digits, resolves if the runtime declares so."""
+    """A container's short id, the first 12 digits, resolves exactly if the runtime declares so."""
     found = resolved(dns_scene, "db", dns_scene["web"].started.id[:SHORT], family)
     declared = "short-id" in runtime.dialect.peer_names
     assert found == (held(dns_scene, "web", family) if declared else set())
@@ -184,7 +185,7 @@ def test_short_container_id_resolves_as_declared(
 
 @requirement("NET-4")
 def test_requested_hostname_resolves_for_peers_as_declared(scene: Scene, runtime: Adapter) -> None:
-    """A container's requested hostname resolves for its peers if the runtime declares so."""
+    """Peers resolve a container's requested hostname exactly if the runtime declares so."""
     own = Bridge(scene.network("town", ipv6=has_ipv6(runtime)).name)
     scene.container("called", own, hostname="box")
     scene.container("asker", own)
@@ -201,7 +202,7 @@ def test_reverse_lookup_of_container_address_is_as_declared(
 ) -> None:
     """A reverse lookup of a container's address returns its name if the runtime declares so.
 
-    The returned name resolves to the address again. Clients on other networks get no answer.
+    The returned name resolves to that address. Clients on other networks get no answer.
     """
     (address,) = held(dns_scene, "web", family)
     name = lookup.name_of(dns_scene.world.host, dns_scene["db"], address)
@@ -225,9 +226,10 @@ def stopped(scene: Scene, name: str) -> None:
 def test_container_name_is_unknown_after_its_end(
     scene: Scene, end: Callable[[Scene, str], None]
 ) -> None:
-    """A container's name and aliases are unknown at once after it stops or is removed.
+    """A container's name and aliases stop resolving as soon as the container is stopped or removed.
 
-    The next holder of an alias resolves at once. A shared alias still resolves to its other holder.
+    The alias then resolves at once to the next container that gets it. An alias that another
+    container shares still resolves to that container.
     """
     scene.network("town", ipv6=has_ipv6(scene.runtime))
     scene.container("asker", Bridge("town"), aliases=("common",))
@@ -267,7 +269,7 @@ def test_container_name_survives_restart(scene: Scene) -> None:
 
 @requirement("NET-4", "NET-3", "LIFE-7")
 def test_alias_of_connected_network_survives_restart(scene: Scene) -> None:
-    """An alias given when a running container is connected still resolves after a restart."""
+    """An alias that a container got by `connect` still resolves after the container restarts."""
     for network in ("town", "village"):
         scene.network(network, ipv6=has_ipv6(scene.runtime))
     scene.container("asker", Bridge("town"))
@@ -282,9 +284,9 @@ def test_alias_of_connected_network_survives_restart(scene: Scene) -> None:
 
 @requirement("NET-4", "NET-3")
 def test_container_name_follows_connect_and_disconnect(scene: Scene) -> None:
-    """A container's name and aliases resolve on a network exactly while it is connected.
+    """A container's name and aliases resolve on a network while the container is attached to it.
 
-    The same holds after a second connect.
+    The names do not resolve after disconnect, and resolve again after the next connect.
     """
     for network in ("town", "village"):
         scene.network(network, ipv6=has_ipv6(scene.runtime))

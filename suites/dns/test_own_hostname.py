@@ -1,4 +1,4 @@
-"""A container's own hostname resolves to its own address."""
+"""A container's own hostname, which must resolve to the container's own address."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from suites.support.dns import assert_hostname_is_own, held, looked_up
     ],
 )
 def test_own_hostname_resolves_to_own_address(dns_scene: Scene, name: str) -> None:
-    """A container's own hostname resolves inside to its own addresses only, in each family."""
+    """A container resolves its own hostname to its own addresses only, in each family."""
     assert held(dns_scene, name, 4)
     assert_hostname_is_own(dns_scene, name)
 
@@ -41,7 +41,7 @@ def test_own_hostname_in_host_mode_resolves_to_the_host(dns_scene: Scene) -> Non
 
 @requirement("DNS-2")
 def test_requested_hostname_resolves_inside_to_own_address(scene: Scene) -> None:
-    """A requested hostname that differs from the container's name resolves to its own address."""
+    """A container resolves a requested hostname that differs from its name to its own address."""
     scene.container("named", hostname="front-desk")
     assert lookup.hostname(scene.world.host, scene["named"]) == "front-desk"
     assert_hostname_is_own(scene, "named")
@@ -61,7 +61,7 @@ def test_own_hostname_resolves_to_current_address_after_restart(scene: Scene) ->
 
 @requirement("DNS-2", "NET-3")
 def test_own_hostname_follows_connect_and_disconnect(scene: Scene) -> None:
-    """A container's own hostname resolves to its current address after a move between networks."""
+    """A container's own hostname resolves to its new address after it moves to another network."""
     for network in ("town", "village"):
         scene.network(network)
     scene.container("mover", Bridge("town"))

@@ -1,4 +1,4 @@
-"""The resolver in a container's resolv.conf answers every query, over UDP and TCP."""
+"""The resolver that a container's resolv.conf names, queried over UDP and TCP."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from suites.support.dns import KINDS, fresh_name, looked_up, present, received, 
 from suites.support.features import restarts
 
 TIMES: Final = 5
-"""Number of interrupted queries: a failure may depend on the order of events."""
+"""Number of connections that a client closes early: a failure may depend on timing."""
 QUESTIONS: Final = 20
-"""Queries on one connection: the client resets it at the first response."""
+"""Number of queries on one connection, which the client resets at the first response."""
 
 STUB: Final = IPv4Address("127.0.0.53")
 """Address of a local stub resolver such as systemd-resolved."""
@@ -50,7 +50,7 @@ everywhere: Final = pytest.mark.parametrize(
         pytest.param("lodger", id="container-on-user-defined", marks=requirement("NET-4", "CTR-1")),
     ],
 )
-"""Every mode with a route to a resolver."""
+"""Parameters: a container in each mode that has a route to a resolver."""
 
 
 @requirement("DNS-1")
@@ -59,7 +59,7 @@ everywhere: Final = pytest.mark.parametrize(
 def test_internet_name_resolves_inside_container(
     dns_scene: Scene, asker: str, family: Family
 ) -> None:
-    """A container resolves an internet name to its address in each family.
+    """A container resolves the name of an internet host to the host's address, in each family.
 
     The world's name server receives the query.
     """
@@ -76,9 +76,9 @@ def test_internet_name_resolves_inside_container(
 def test_resolver_answers_every_record_type_and_name_length(
     dns_scene: Scene, asker: str, transport: Transport
 ) -> None:
-    """The resolver answers queries of other record types and of long names.
+    """The resolver answers queries for other record types than addresses, and for long names.
 
-    Unknown names yield NXDOMAIN.
+    A query for an unknown name returns NXDOMAIN.
     """
     web = pick(dns_scene.world.topology.internet, 4).ip
     for name, kind, value in (
@@ -95,9 +95,9 @@ def test_resolver_answers_every_record_type_and_name_length(
 @requirement("DNS-1")
 @everywhere
 def test_concurrent_a_and_aaaa_queries_are_answered(dns_scene: Scene, asker: str) -> None:
-    """The resolver answers concurrent A and AAAA queries that a client sends from one socket.
+    """The resolver answers an A and an AAAA query that a client sends at once from one socket.
 
-    The C library sends them like this.
+    The C library's getaddrinfo(3) sends such pairs.
     """
     wanted = [{str(pick(dns_scene.world.topology.internet, family).ip)} for family in FAMILIES]
     answers = lookup.query_concurrently(
@@ -118,7 +118,7 @@ networks: Final = pytest.mark.parametrize(
 @requirement("DNS-1")
 @networks
 def test_only_requested_resolver_receives_queries(world: World, scene: Scene, network: str) -> None:
-    """The requested resolver receives a container's queries, and no other resolver does."""
+    """A container's queries reach the resolver that the user requested, and no other resolver."""
     own = pick(world.topology.ns1, 4).ip
     with name_server(world, NS1, own) as server:
         scene.container("asker", mode(scene, network), dns=(own,))
@@ -133,9 +133,9 @@ def test_only_requested_resolver_receives_queries(world: World, scene: Scene, ne
 def test_names_resolve_when_host_uses_loopback_stub_resolver(
     start_runtime: RuntimeStarter, network: str
 ) -> None:
-    """Containers resolve names although the host's stub resolver listens on its loopback only.
+    """Containers resolve names on a host whose stub resolver listens only on the loopback.
 
-    The stub exists before the runtime starts, because a runtime may look for it only then.
+    The stub exists before the runtime starts, because some runtimes look for a stub only then.
     """
     with World.build() as world:
         outside = world.host.call(_text, RESOLV_CONF)
@@ -169,10 +169,10 @@ def test_names_resolve_without_ipv6_when_host_lists_ipv6_resolver_first(
 @requirement("DNS-1")
 @networks
 @pytest.mark.parametrize("first", ["no-listener", "SERVFAIL"])
-def test_second_resolver_is_used_when_first_fails(
+def test_container_queries_second_resolver_when_first_fails(
     world: World, scene: Scene, network: str, first: str
 ) -> None:
-    """A container uses the second resolver when the first does not listen or answers SERVFAIL."""
+    """A container queries its second resolver if the first does not listen or answers SERVFAIL."""
     failing, fine = pick(world.topology.ns1, 4).ip, pick(world.topology.resolver, 4).ip
     with failing_server(view_of(world, NS1), failing) if first == "SERVFAIL" else nullcontext():
         scene.container("asker", mode(scene, network), dns=(failing, fine))
@@ -182,10 +182,12 @@ def test_second_resolver_is_used_when_first_fails(
 
 
 @requirement("DNS-1", "DNS-4", "NET-3")
-def test_second_resolver_is_used_after_connect_and_restart(world: World, scene: Scene) -> None:
-    """A container uses its second resolver over UDP and TCP after connect and after restart.
+def test_container_queries_second_resolver_after_connect_and_restart(
+    world: World, scene: Scene
+) -> None:
+    """A container queries its second resolver after connect and after restart, over UDP and TCP.
 
-    The first of the two requested resolvers does not listen.
+    The first of its two requested resolvers does not listen.
     """
     unused, own = (pick(there, 4).ip for there in (world.topology.ns2, world.topology.ns1))
     address = pick(world.topology.internet, 4).ip
@@ -218,10 +220,10 @@ def test_internet_names_resolve_after_restart(scene: Scene, network: str) -> Non
 
 @requirement("DNS-1")
 @everywhere
-def test_client_that_closes_early_does_not_affect_other_queries(
+def test_resolver_answers_after_a_client_closes_its_connection_early(
     dns_scene: Scene, asker: str
 ) -> None:
-    """The resolver still answers all containers after a client closes its connection early."""
+    """After a client closes its TCP connection early, the resolver still answers all containers."""
     for _ in range(TIMES):
         lookup.abandon_queries(dns_scene[asker], fresh_name(), questions=QUESTIONS)
     address = pick(dns_scene.world.topology.internet, 4).ip
@@ -230,7 +232,7 @@ def test_client_that_closes_early_does_not_affect_other_queries(
 
 
 def mode(scene: Scene, network: str) -> Bridge:
-    """Return the mode for the default network, or create a network of that name."""
+    """Return the mode for a new network of this name, or for the default network if it is empty."""
     return Bridge(scene.network(network).name) if network else Bridge()
 
 
@@ -239,7 +241,9 @@ def mode(scene: Scene, network: str) -> Bridge:
 
 @requirement("DNS-4")
 @everywhere
-def test_truncated_response_is_completed_over_tcp(dns_scene: Scene, asker: str) -> None:
+def test_c_library_repeats_query_over_tcp_after_truncated_response(
+    dns_scene: Scene, asker: str
+) -> None:
     """The C library gets every address of a name whose response exceeds one datagram."""
     since = dns_scene.world.services.mark()
     assert looked_up(dns_scene, asker, BIG, 4).addresses == frozenset(BIG_ADDRESSES)
@@ -266,7 +270,7 @@ def test_truncated_response_has_tc_flag(dns_scene: Scene, asker: str, kind: str)
 
 
 def name_server(world: World, name: str, address: Address) -> Services:
-    """Serve the world's names in another namespace too, and record the queries."""
+    """Run a second name server for the world's names in a namespace, and record its queries."""
     spaces = world.namespaces
     return Services.start({name: (spaces[name], [address])}, topology=world.topology)
 

@@ -1,4 +1,4 @@
-"""The host's search domain, in which names of peers are not queried."""
+"""The host's search domain, under which a container must not query the names of its peers."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ NAMES: Final = (PEER, ALIAS)
     ids=["search", "domain-and-ndots", "second-search-domain"],
 )
 def search_scene(world: World, runtime: Adapter, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """Share peers on networks with and without IPv6, on a host with a search domain.
+    """Share peers on networks with and without IPv6; the host has a search domain.
 
-    Every name in that domain has an address. An empty domain may precede it.
+    Every name in that domain has an address. A test parameter puts an empty domain before it.
     """
     before = world.host.call(_text, RESOLV_CONF)
     dual = has_ipv6(runtime)
@@ -72,7 +72,7 @@ def test_peer_name_is_not_queried_in_the_search_domain(
 def test_name_of_ipv4_peer_is_not_queried_in_the_search_domain(
     search_scene: Scene, family: Family | None
 ) -> None:
-    """The name of a peer without an AAAA record is never queried under the host's search domain."""
+    """A peer's name that has no AAAA record is never queried under the host's search domain."""
     since = search_scene.world.services.mark()
     found = looked_up(search_scene, "companion", FOURTH, family).addresses
     assert found == (set() if family == 6 else held(search_scene, FOURTH, 4))
@@ -83,7 +83,7 @@ def test_name_of_ipv4_peer_is_not_queried_in_the_search_domain(
 def test_peer_name_is_not_queried_in_the_search_domain_after_restart(
     world: World, scene: Scene
 ) -> None:
-    """A restarted container's query for a peer's name does not reach the host's search domain."""
+    """A restarted container never queries a peer's name under the host's search domain."""
     # The whole file is replaced, because `search_scene` may have changed the present one.
     resolver = pick(world.topology.resolver, 4).ip
     with host_file(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):
@@ -101,7 +101,7 @@ def test_peer_name_is_not_queried_in_the_search_domain_after_restart(
 def test_peer_name_is_not_queried_in_the_search_domain_after_connect(
     world: World, scene: Scene
 ) -> None:
-    """After connect, a query for a peer's name does not reach the host's search domain."""
+    """After connect, a container never queries a peer's name under the host's search domain."""
     resolver = pick(world.topology.resolver, 4).ip
     with host_file(world.host, f"nameserver {resolver}\nsearch {SENTINEL_ZONE}\n"):
         scene.network("anew")
@@ -114,10 +114,10 @@ def test_peer_name_is_not_queried_in_the_search_domain_after_connect(
 
 @requirement("DNS-3")
 def test_search_domain_of_the_host_resolves_outside_names(search_scene: Scene) -> None:
-    """The host and a container resolve names of the search domain that are not a peer's.
+    """Names in the search domain that are not a peer's resolve on the host and in a container.
 
-    This is the control of the other tests. The host uses the short name, the container the full
-    one.
+    The other tests of the search domain need this control. The host queries the short name, the
+    container the full one.
     """
     address = pick(search_scene.world.topology.internet, 4).ip
     full = fresh_name()

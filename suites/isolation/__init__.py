@@ -1,1 +1,1 @@
-"""User-defined networks: isolated from each other, from the default network, and from outside."""
+"""Suites about the isolation, addresses and settings of user-defined networks."""

@@ -13,7 +13,7 @@ from suites.support.host import await_local_addresses
 
 
 def assert_network_refused(runtime: Adapter, host: NetnsView, **options: Any) -> None:
-    """Assert that a network is refused and leaves nothing on the host, and its name is free."""
+    """Assert that a network is refused, and that the runtime and the host keep nothing of it."""
     await_local_addresses(host)
     before = host.snapshot()
     try:

@@ -1,4 +1,4 @@
-"""Connect and disconnect of a running container: immediate effect, no side effects."""
+"""Connect and disconnect of a running container: they take effect at once, without side effects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PUBLISHED: Final = 8199
 
 @pytest.fixture
 def connect_scene(scene: Scene) -> Scene:
-    """Start `a` and `b` on one network, `c` on another, `d` on the default one."""
+    """Start `a` and `b` on one network, `c` on another one, and `d` on the default network."""
     dual = has_ipv6(scene.runtime)
     for name in (FIRST, SECOND):
         scene.network(name, ipv6=dual)
@@ -47,7 +47,7 @@ def connect_scene(scene: Scene) -> Scene:
 
 @pytest.fixture(scope="module")
 def pair(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share `left` and `right` on one of two networks; tests undo their changes.
+    """Share `left` and `right` on one of two networks; each test undoes its changes.
 
     The other network has a container too, because a bridge without ports has no link-local address.
     """
@@ -66,7 +66,7 @@ def pair(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 @requirement("NET-3", "NET-2")
 def test_reachability_follows_connect_and_disconnect(connect_scene: Scene) -> None:
-    """After each connect and disconnect, observed equals promised reachability in every cell."""
+    """After each connect and disconnect, observed and promised reachability are equal."""
     assert connect_scene.observed() == connect_scene.promised()
     connect_scene.connect("a", SECOND)
     assert connect_scene.observed() == connect_scene.promised()
@@ -80,7 +80,7 @@ def test_reachability_follows_connect_and_disconnect(connect_scene: Scene) -> No
 
 @requirement("NET-3")
 def test_disconnect_restores_the_state_before_connect(pair: Scene, host: NetnsView) -> None:
-    """Disconnect restores the state before connect, inside the container and on the host."""
+    """Disconnect restores the state before connect, in the container and on the host."""
     inside = pair["left"].net
     before = network_of(inside), host.snapshot()
     pair.connect("left", FOURTH)
@@ -93,9 +93,9 @@ def test_disconnect_restores_the_state_before_connect(pair: Scene, host: NetnsVi
 @requirement("NET-3")
 @both_families
 def test_flow_on_other_network_survives_connect_and_disconnect(pair: Scene, family: Family) -> None:
-    """A flow on one network loses no packet while its container connects to another network.
+    """A flow on one network survives while its container is connected to another network.
 
-    No packet is retransmitted or refused either.
+    No packet of the flow is lost, retransmitted or rejected, also after disconnect.
     """
     inside = pair["left"].net
     before = inside.links()["eth0"], held(pair, "left", family)
@@ -138,9 +138,9 @@ def test_bridge_mac_survives_connect_and_disconnect(pair: Scene) -> None:
 def test_published_ports_and_flows_survive_connect_and_disconnect(
     scene: Scene, transport: Transport
 ) -> None:
-    """Published ports answer to the LAN while their container is connected to another network.
+    """Published ports answer the LAN while their container is connected to another network.
 
-    An open flow continues, and the container sees the same client address as before.
+    An open flow through a published port continues, with the same client address as before.
     """
     scene.network("home")
     scene.network("passing")
@@ -161,8 +161,8 @@ def test_published_ports_and_flows_survive_connect_and_disconnect(
 
 
 @requirement("NET-3", "LIFE-7")
-def test_connected_networks_survive_restart(connect_scene: Scene) -> None:
-    """A restarted container is on the networks that it had before, and on no others."""
+def test_restarted_container_is_on_the_same_networks(connect_scene: Scene) -> None:
+    """After a restart, a container is on the networks that it was on before, and on no others."""
     connect_scene.connect("a", SECOND)
     connect_scene.disconnect("a", FIRST)
     connect_scene["a"].stop()
@@ -175,7 +175,9 @@ def test_connected_networks_survive_restart(connect_scene: Scene) -> None:
 def test_invalid_connect_and_disconnect_are_refused(pair: Scene, host: NetnsView) -> None:
     """An invalid connect or disconnect is refused and changes nothing.
 
-    The network is connected already, unknown or not connected, or the container is unknown.
+    Connect is tried with a network that the container is on already, an unknown network and an
+    unknown container. Disconnect is tried with a network that the container is not on, and an
+    unknown one.
     """
     before = host.snapshot(), pair["left"].net.snapshot()
     runtime = pair.runtime
@@ -193,6 +195,6 @@ def test_invalid_connect_and_disconnect_are_refused(pair: Scene, host: NetnsView
 
 
 def network_of(view: NetnsView) -> tuple[object, ...]:
-    """Return links, addresses and routes of a container."""
+    """Return the links, addresses and routes of a network namespace."""
     links = [(link.name, link.ifindex, link.mac, link.up) for link in view.links().values()]
     return links, view.interfaces(), sorted(view.routes(), key=str)

@@ -1,4 +1,4 @@
-"""Promises for a container that is connected and disconnected while it runs."""
+"""Promises for a container that is connected to and disconnected from networks while it runs."""
 
 from __future__ import annotations
 
@@ -51,17 +51,18 @@ UNASSIGNED: Final[dict[int, Address]] = {
     4: IPv4Address("192.0.2.250"),
     6: IPv6Address("2001:db8:99::1"),
 }
-"""Unassigned addresses."""
+"""Source addresses that are not assigned."""
 ROOM_FOR_ONE: Final = IPv4Network("172.30.71.0/30")
 SUBNET: Final = IPv4Network("172.30.72.0/24")
 
 
 @pytest.fixture(scope="module")
 def reconnected(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share `moved`, started on one network, connected to two others, disconnected from one.
+    """Share `moved`, a running container whose networks have changed.
 
-    `still` stays on the first network. `third` is on the connected network and is restarted, where
-    the runtime can restart.
+    `moved` starts on one network, is connected to two others, and is disconnected from one of
+    these. `still` stays on the first network. `third` is on the network that `moved` remains
+    connected to, and is restarted where the runtime can restart.
     """
     dual = has_ipv6(runtime)
     plan = Plan(
@@ -94,7 +95,7 @@ def reconnected(world: World, runtime: Adapter) -> Iterator[Scene]:
 def test_internet_sees_host_address_of_connected_container(
     reconnected: Scene, internet: NetnsView, name: str, transport: Transport, family: Family
 ) -> None:
-    """The internet sees the host's address for a connected container and for its peer."""
+    """The internet sees the host's address as the source of a connected container and its peer."""
     address = internet.address(family)
     assert address is not None
     exchange = ask_echo_service(reconnected[name].net, address, transport)
@@ -104,7 +105,7 @@ def test_internet_sees_host_address_of_connected_container(
 
 @requirement("NET-3", "BR-10")
 def test_reported_endpoint_of_connected_container_matches_interface(reconnected: Scene) -> None:
-    """The reported MAC and addresses of a connected container match its interfaces."""
+    """A connected container's interface on each network has the reported MAC and addresses."""
     inside = reconnected["moved"].net
     for network in (HOME, MORE):
         reported, link = (
@@ -119,7 +120,10 @@ def test_reported_endpoint_of_connected_container_matches_interface(reconnected:
 
 @requirement("NET-3", "BR-11")
 def test_macs_of_connected_container_are_unique_and_as_declared(reconnected: Scene) -> None:
-    """A connected container's MACs are unique, unicast, locally administered and as declared."""
+    """The MACs of a container on two networks are unique and as declared.
+
+    They are unicast and locally administered.
+    """
     macs = [link.mac for name, link in reconnected["moved"].net.links().items() if name != "lo"]
     macs += [reconnected[name].net.links()["eth0"].mac for name in ("still", "third")]
     assert len(set(macs)) == len(macs) == 4
@@ -132,15 +136,15 @@ def test_macs_of_connected_container_are_unique_and_as_declared(reconnected: Sce
 
 
 @requirement("NET-3", "NET-5")
-def test_address_on_connected_network_is_refused_to_others(reconnected: Scene) -> None:
-    """A request for the address that a connected container has on that network is refused."""
+def test_address_of_connected_container_is_refused_to_others(reconnected: Scene) -> None:
+    """A new container that requests the address of a connected container is refused."""
     (own,) = held(reconnected, "moved", 4, MORE)
     reconnected.refusal("late", Bridge(MORE), ip=own)
 
 
 @requirement("NET-3", "BR-12")
 def test_mtu_of_connected_container_is_equal_on_every_link(reconnected: Scene) -> None:
-    """A connected container's interfaces, their veth peers and the bridges have the same MTU."""
+    """On each of a container's networks, both veth ends and the bridge have the same MTU."""
     host = {link.ifindex: link for link in reconnected.netns(GATEWAY).links().values()}
     inside = [link for name, link in reconnected["moved"].net.links().items() if name != "lo"]
     ends = [host[link.peer or 0] for link in inside]
@@ -153,7 +157,7 @@ def test_mtu_of_connected_container_is_equal_on_every_link(reconnected: Scene) -
 @requirement("NET-3", "BR-13")
 @both_families
 def test_unicast_to_connected_container_is_not_flooded(reconnected: Scene, family: Family) -> None:
-    """An echo request to a connected container reaches its target and no third container."""
+    """An echo request to a connected container reaches that container and no third one."""
     addresses = {name: held(reconnected, name, family, MORE).pop() for name in ("moved", "third")}
     with TapPool() as own, own.capture(reconnected["third"].net) as wire:
         for address in addresses.values():
@@ -175,7 +179,7 @@ def test_unicast_to_connected_container_is_not_flooded(reconnected: Scene, famil
 def test_connected_container_receives_broadcasts_of_peers(
     reconnected: Scene, family: Family
 ) -> None:
-    """A connected container receives broadcasts of a peer on the network that was connected."""
+    """A container that was connected to a network receives the broadcasts of a peer there."""
     everyone = [GROUPS[family][0]]
     if family == 4:
         gateway = pick(reconnected.runtime.network_facts(MORE).gateways, 4)
@@ -215,7 +219,7 @@ def test_connected_container_answers_arp_only_for_its_own_address(reconnected: S
 @requirement("NET-3", "BR-19")
 @both_families
 def test_time_exceeded_reaches_connected_container(reconnected: Scene, family: Family) -> None:
-    """Time-exceeded from the host reaches a connected container that sends a packet with TTL 1."""
+    """A connected container that sends a packet with TTL 1 gets time-exceeded from the host."""
     beyond = reconnected.world.address(INTERNET, family)
     with Client(reconnected["moved"].net, Protocol.UDP, beyond, port=9, ttl=1) as call:
         call.send(b"not far")
@@ -245,7 +249,7 @@ def test_closed_port_of_connected_container_rejects_packets(
 def test_port_unreachable_from_internet_reaches_connected_container(
     reconnected: Scene, family: Family
 ) -> None:
-    """Port-unreachable from the internet reaches a connected container through masquerading."""
+    """Port-unreachable from the internet reaches a connected container, translated by the host."""
     beyond, port = reconnected.netns(INTERNET), free_port(reconnected.netns(INTERNET), "udp")
     address = reconnected.world.address(INTERNET, family)
     with Client(reconnected["moved"].net, Protocol.UDP, address, port=port) as call:
@@ -259,9 +263,9 @@ def test_port_unreachable_from_internet_reaches_connected_container(
 def test_spoofed_source_of_connected_container_is_dropped(
     reconnected: Scene, wires: TapPool, family: Family
 ) -> None:
-    """The host drops packets with a spoofed source of a connected container or a restarted peer.
+    """The host drops packets with a spoofed source from a connected container or a restarted peer.
 
-    Packets with the container's own address leave masqueraded.
+    Packets with the container's own address leave the host masqueraded.
     """
     for name in ("moved", "third"):
         assert_forged_sources_stay(reconnected, wires, name, family)
@@ -269,7 +273,7 @@ def test_spoofed_source_of_connected_container_is_dropped(
 
 @requirement("NET-3", "BR-16")
 def test_connect_to_network_without_free_address_is_refused(scene: Scene, guard: LeakGuard) -> None:
-    """Connect to a network without a free address is refused with a reason and leaves nothing."""
+    """A connect to a network without a free address is refused with a reason and leaves nothing."""
     scene.network("full", subnet=ROOM_FOR_ONE)
     scene.network("roomy")
     scene.containers(only=Bridge("full"), late=Bridge("roomy"))
@@ -283,7 +287,7 @@ def test_connect_to_network_without_free_address_is_refused(scene: Scene, guard:
 def assert_forged_sources_stay(
     reconnected: Scene, wires: TapPool, name: str, family: Family
 ) -> None:
-    """Assert that only packets with the container's own address leave the host by one network."""
+    """Assert that, of a container's packets, only those with its own address leave the host."""
     inside, link = reconnected[name].net, link_on(reconnected, name, MORE)
     bridge = reconnected.runtime.network_facts(MORE).interface
     assert bridge is not None

@@ -30,9 +30,10 @@ NAME: Final = "mover"
 
 @pytest.fixture(scope="module")
 def route_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share a container on one of three networks, the last without IPv6; tests undo changes.
+    """Share a container on one of three networks, of which the last has no IPv6.
 
-    Each network has another container, because a bridge without ports has no link-local address.
+    Each test undoes its changes. Each network has another container, because a bridge without ports
+    has no link-local address.
     """
     dual = has_ipv6(runtime)
     networks = (NetworkSpec(HOME, ipv6=dual), NetworkSpec(BESIDE, ipv6=dual), NetworkSpec(PLAIN))
@@ -47,9 +48,9 @@ def route_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 def test_flow_to_internet_survives_connect_and_disconnect(
     route_scene: Scene, internet: NetnsView, family: Family
 ) -> None:
-    """A flow to the internet survives while its container connects to another network.
+    """A flow to the internet survives while its container is connected to another network.
 
-    The server sends first after each change, so conntrack must still translate the flow.
+    The server sends first after each change. Its data arrives only if conntrack still has the flow.
     """
     address = pick(route_scene.world.topology.internet, family).ip
     with open_flow(route_scene[NAME].net, internet, address) as talk:
@@ -77,7 +78,7 @@ def test_disconnect_removes_flows_and_neighbours_of_the_address(
 ) -> None:
     """Disconnect removes the conntrack and neighbour entries of the container's address.
 
-    If the runtime declares that it leaves those entries to the kernel, nothing else stays.
+    A runtime may declare that these entries are left to the kernel. Even then nothing else stays.
     """
     for network in ("kept", "left"):
         scene.network(network, ipv6=family == 6)
@@ -95,7 +96,7 @@ def test_disconnect_removes_flows_and_neighbours_of_the_address(
 
 @contextmanager
 def connected(route_scene: Scene, network: str) -> Iterator[None]:
-    """Connect the container to another network while the body runs."""
+    """Keep the container connected to another network while the body runs."""
     route_scene.connect(NAME, network)
     try:
         yield

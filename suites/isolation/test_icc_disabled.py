@@ -1,4 +1,4 @@
-"""Networks without inter-container communication (ICC): only peers are unreachable."""
+"""Networks with inter-container communication (ICC) off, on which only peers are unreachable."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ UNASSIGNED: Final[dict[int, Address]] = {
     4: IPv4Address("192.0.2.250"),
     6: IPv6Address("2001:db8:99::1"),
 }
-"""Unassigned addresses."""
+"""Source addresses that are not assigned."""
 EXPERIMENTAL: Final = 0x88B5
 ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, EXPERIMENTAL, 0x88CC, 0x9000)
 """EtherTypes: a length, X.75, RARP, MPLS, an experimental one, LLDP, loopback."""
@@ -54,9 +54,9 @@ ETHERTYPES: Final = (0x0000, 0x0801, 0x8035, 0x8847, EXPERIMENTAL, 0x88CC, 0x900
 
 @pytest.fixture(scope="module")
 def icc_scene(world: World, runtime: Adapter) -> Iterator[tuple[Scene, TapPool]]:
-    """Share three containers on a network without inter-container communication.
+    """Share three containers on a network with inter-container communication (ICC) off.
 
-    The published ports of `b` and `c` must not let frames of peers in.
+    `b` and `c` have published ports, which must not let in frames of peers.
     """
     published = {"b": PUBLISHED, "c": PUBLISHED + 1} if Feature.PUBLISH in runtime.features else {}
     ports = {name: (Publish(port, PORT, "udp"),) for name, port in published.items()}
@@ -74,7 +74,7 @@ def icc_scene(world: World, runtime: Adapter) -> Iterator[tuple[Scene, TapPool]]
 def icc_trio(
     icc_scene: tuple[Scene, TapPool], wires: TapPool, request: pytest.FixtureRequest
 ) -> ThreeContainers:
-    """View the containers in one address family."""
+    """Return the three containers, tested in one address family."""
     scene, own = icc_scene
     return ThreeContainers(scene, request.param, NETWORK, wires, own)
 
@@ -92,7 +92,7 @@ def test_container_without_icc_reaches_everything_but_peers(
 def test_frames_do_not_reach_peers_without_icc(icc_trio: ThreeContainers) -> None:
     """Without ICC, no unicast, broadcast or multicast frame of a container reaches a peer.
 
-    The frames carry IP, ARP, neighbour discovery and other EtherTypes, with and without a tag.
+    The frames carry IP, ARP, neighbour discovery and other EtherTypes, with and without a VLAN tag.
     """
     frames = list(addressed(icc_trio, "b"))
     with icc_trio.capture("a", "b", "c", GATEWAY) as wire:
@@ -113,7 +113,7 @@ def test_frames_do_not_reach_peers_without_icc(icc_trio: ThreeContainers) -> Non
 
 @requirement("ICC-1")
 def test_gateway_does_not_forward_to_peers_without_icc(icc_trio: ThreeContainers) -> None:
-    """Without ICC, the gateway neither forwards packets to a peer nor answers for a peer."""
+    """Without ICC, the gateway does not forward a container's packets to a peer."""
     with icc_trio.capture("b") as wire:
         for target in ("b", HOST):
             packet = icc_trio.ip("a", target, ttl=START_TTL) / UDP(dport=PORT) / WORD
@@ -149,7 +149,10 @@ def test_spoofed_source_does_not_leave_the_host_without_icc(icc_trio: ThreeConta
 
 @requirement("ICC-1", "NET-3")
 def test_connected_container_is_isolated_from_peers_without_icc(scene: Scene) -> None:
-    """Without ICC, a connected container and its peers do not reach each other."""
+    """A container that is connected to a network without ICC does not reach its peers there.
+
+    The peers do not reach the container either.
+    """
     scene.network("later", icc=False)
     scene.containers(x=Bridge("later"), y=Bridge())
     scene.connect("y", "later")
@@ -158,7 +161,7 @@ def test_connected_container_is_isolated_from_peers_without_icc(scene: Scene) ->
 
 @requirement("ICC-1", "LIFE-7")
 def test_restarted_container_is_isolated_from_peers_without_icc(scene: Scene) -> None:
-    """Without ICC, a restarted container does not reach its peers by its new bridge port."""
+    """Without ICC, a restarted container and its peers still do not reach each other."""
     scene.network("again", icc=False)
     scene.containers(x=Bridge("again"), y=Bridge("again"))
     scene["y"].stop()
@@ -168,7 +171,10 @@ def test_restarted_container_is_isolated_from_peers_without_icc(scene: Scene) ->
 
 @requirement("ICC-1", "NET-3")
 def test_frames_of_connected_container_do_not_reach_peers_without_icc(scene: Scene) -> None:
-    """Without ICC, a frame with an unknown EtherType of a connected container reaches no peer."""
+    """After connect to a network without ICC, a container's frames reach no peer there.
+
+    The frames have an unknown EtherType.
+    """
     scene.network("later", icc=False)
     scene.containers(x=Bridge("later"), y=Bridge())
     before = scene["y"].net.links().keys()
@@ -178,9 +184,9 @@ def test_frames_of_connected_container_do_not_reach_peers_without_icc(scene: Sce
 
 
 def receivers(scene: Scene, name: str, network: str, *, link: str) -> list[bytes]:
-    """Return the payloads that a container receives: that of `y`, sent by `link`, and the control.
+    """Return the payloads that a container receives from two frames with an unknown EtherType.
 
-    The frames have an unknown EtherType.
+    `y` sends one of the frames by its interface `link`. The gateway sends the other as a control.
     """
     bridge = scene.runtime.network_facts(network).interface
     assert bridge is not None

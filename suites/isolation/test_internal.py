@@ -1,4 +1,4 @@
-"""Internal networks: only peers and the bridge answer, and no packet or DNS query leaves."""
+"""Internal networks, which no packet or DNS query of a container leaves."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ STUB: Final = IPv4Address("127.0.0.53")
 
 @pytest.fixture(scope="module")
 def internal_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share `a` and `b` on an internal network, `c` on another one, and `d` on an open one.
+    """Share containers on internal and other networks; tests must not change them.
 
-    `e` is on a network whose resolver knows outside names. Tests must not change them.
+    `a` and `b` are on an internal network, `c` is on another internal one, and `d` is on an open
+    one. `e` is on a network whose resolver knows outside names.
     """
     dual = has_ipv6(runtime)
     named = (ALIAS,) if Feature.DNS in runtime.features else ()
@@ -74,10 +75,10 @@ def internal_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
 
 
 @requirement("INT-1", "NET-2")
-def test_internal_network_reaches_only_peers_and_bridge(internal_scene: Scene) -> None:
+def test_container_on_internal_network_reaches_only_peers_and_bridge(internal_scene: Scene) -> None:
     """A container on an internal network reaches only its peers and the bridge.
 
-    Nothing else reaches the container, another internal network included.
+    The container is unreachable from everywhere else, including from another internal network.
     """
     assert internal_scene.observed() == internal_scene.promised()
 
@@ -94,8 +95,8 @@ def test_internal_network_has_no_default_route(internal_scene: Scene, family: Fa
 
 
 @requirement("INT-1", "NET-3")
-def test_internal_network_isolates_container_disconnected_from_open_network(scene: Scene) -> None:
-    """A container with an internal network only is isolated after disconnect from an open one."""
+def test_container_is_isolated_when_only_its_internal_network_remains(scene: Scene) -> None:
+    """A container that leaves its open network and keeps an internal one is isolated afterwards."""
     six = has_ipv6(scene.runtime)
     scene.network("leading-out", ipv6=six)
     scene.network("shut", ipv6=six, internal=True)
@@ -110,9 +111,9 @@ def test_internal_network_isolates_container_disconnected_from_open_network(scen
 
 @requirement("INT-1", "LIFE-7")
 def test_restarted_container_on_internal_network_is_isolated(scene: Scene) -> None:
-    """A restarted container on an internal network reaches only its peers.
+    """A restarted container on an internal network reaches only its peers and the bridge.
 
-    It has no default route.
+    The container has no default route.
     """
     dual = has_ipv6(scene.runtime)
     scene.network("shut", internal=True, ipv6=dual)
@@ -127,14 +128,17 @@ def test_restarted_container_on_internal_network_is_isolated(scene: Scene) -> No
 def internal_trio(
     internal_scene: Scene, wires: TapPool, request: pytest.FixtureRequest
 ) -> Iterator[ThreeContainers]:
-    """View the internal network of `a` and `b` in one address family."""
+    """Return `a` and `b` and their internal network, tested in one address family."""
     with TapPool() as own:
         yield ThreeContainers(internal_scene, request.param, CLOSED, wires, own)
 
 
 @requirement("INT-1")
 def test_packets_of_every_protocol_stay_on_internal_network(internal_trio: ThreeContainers) -> None:
-    """Packets of every protocol that are sent to an internal network's gateway do not leave."""
+    """Packets that a container sends to an internal network's gateway do not leave the network.
+
+    The packets are of every protocol.
+    """
     outside = (NS1, HOST, "c", "d")
     head = Ether(src=internal_trio.mac("a"), dst=internal_trio.mac(GATEWAY))
     with internal_trio.capture("a", *outside) as wire:
@@ -175,7 +179,7 @@ def test_peers_resolve_each_other_on_internal_network(
 @requirement("INT-3")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_resolver_answers_on_internal_network(internal_scene: Scene, transport: Transport) -> None:
-    """The resolver on an internal network answers queries for a peer over UDP and TCP."""
+    """An internal network's resolver answers queries for a peer's name, over UDP and TCP."""
     answer = lookup.query(internal_scene["a"], "b", transport=transport)
     assert lookup.values(answer) == set(map(str, held(internal_scene, "b", 4)))
 
@@ -186,7 +190,7 @@ def test_resolver_answers_on_internal_network(internal_scene: Scene, transport: 
 def test_resolver_forwards_no_query_of_internal_network(
     internal_scene: Scene, transport: Transport, kind: str
 ) -> None:
-    """The resolver on an internal network forwards no query of any type to an outside resolver."""
+    """An internal network's resolver forwards no query of any type to an outside resolver."""
     name = fresh_name()
     since = internal_scene.world.services.mark()
     asked_by_resolver(internal_scene, "a", name, kind, transport=transport)
@@ -256,7 +260,7 @@ def test_host_stub_resolver_receives_no_query_of_internal_network(
 ) -> None:
     """The host's stub resolver receives no query of an internal network (CVE-2024-29018).
 
-    A runtime's resolver could query the stub from the host in the container's stead.
+    The runtime's resolver runs on the host, and could query the stub for the container.
     """
     names = [fresh_name() for _ in range(3)]
     spaces = {HOST: (world.namespaces[HOST], [STUB])}
@@ -284,7 +288,7 @@ def test_requested_outside_resolver_is_unreachable_from_internal_network(
 ) -> None:
     """A requested outside resolver receives no query of a container on an internal network.
 
-    The runtime does not query it on the container's behalf either.
+    The runtime does not query that resolver for the container either.
     """
     outside = pick(world.topology.resolver, 4).ip
     scene.network("shut", internal=True)
@@ -301,7 +305,7 @@ def test_requested_outside_resolver_is_unreachable_from_internal_network(
 
 @requirement("INT-2", "NET-3")
 def test_outside_names_resolve_only_while_connected_to_open_network(scene: Scene) -> None:
-    """A container on an internal network resolves outside names only while on an open one too."""
+    """A container on an internal network resolves outside names only while also on an open one."""
     scene.network("shut", internal=True)
     scene.network("leading-out")
     scene.containers(x=Bridge("shut"))
@@ -318,7 +322,7 @@ def test_outside_names_resolve_only_while_connected_to_open_network(scene: Scene
 def asked_by_resolver(
     scene: Scene, asker: str, name: str, kind: str, *, of: Address | None = None, **options: Any
 ) -> None:
-    """Query a resolver inside, if there is one, and ignore the result."""
+    """Query the container's resolver, if it has one, and ignore the result."""
     if of is None and not nameservers(scene[asker].read(RESOLV_CONF)):
         return
     try:

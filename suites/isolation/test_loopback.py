@@ -1,4 +1,4 @@
-"""ARP and neighbour discovery for the host's loopback addresses, to which ports are published."""
+"""ARP requests and neighbour solicitations for the host's loopback addresses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from suites.support.three_containers import ThreeContainers, TrioNetwork, both_f
 PORT: Final = 8197
 INSIDE: Final = 31081
 APART: Final = "apart"
-"""A network without other published ports, because a bridge may keep their settings."""
+"""A network without other published ports, whose sysctls a bridge may keep."""
 
 
 @requirement("BR-18")
@@ -31,7 +31,7 @@ def test_host_answers_no_arp_or_nd_for_loopback_addresses(
 ) -> None:
     """The host answers no ARP request or neighbour solicitation for its loopback addresses.
 
-    A runtime may configure the host so that its loopback leads to published ports.
+    A runtime could break this with settings that make ports published on the loopback work.
     """
     own = family == 6 or Feature.NETWORKS in runtime.features
     home = TrioNetwork(family, APART if own else DEFAULT_NETWORK)

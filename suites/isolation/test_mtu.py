@@ -1,4 +1,4 @@
-"""The requested MTU of a network: on every interface, and exact on the wire."""
+"""The MTU that a user requests for a network, checked on each interface and on packets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NETWORK = "of-its-own-size"
 
 
 class NetworkWithMtu(NamedTuple):
-    """Containers `a` and `b`, started on a network with this MTU."""
+    """Containers `a` and `b`, started on a network with the requested MTU `mtu`."""
 
     trio: ThreeContainers
     mtu: int
@@ -55,7 +55,7 @@ def mtu_scene(
 def mtu_trio(
     mtu_scene: tuple[Scene, TapPool, int], wires: TapPool, request: pytest.FixtureRequest
 ) -> NetworkWithMtu:
-    """View the containers in one address family."""
+    """Return the two containers, tested in one address family."""
     scene, own, mtu = mtu_scene
     return NetworkWithMtu(ThreeContainers(scene, request.param, NETWORK, wires, own), mtu)
 
@@ -76,9 +76,9 @@ def test_every_interface_of_network_has_the_requested_mtu(
 
 @requirement("NET-8", "NET-3")
 def test_connected_interface_has_the_requested_mtu(scene: Scene) -> None:
-    """The interface of a connected container has its network's requested MTU.
+    """After connect, a container's new interface has the MTU requested for its network.
 
-    The interface on the other network keeps its own MTU.
+    The interface on the other network keeps its MTU.
     """
     scene.network("later", mtu=SMALL)
     scene.network("first")
@@ -94,9 +94,9 @@ def test_connected_interface_has_the_requested_mtu(scene: Scene) -> None:
 
 @requirement("NET-8", "LIFE-7")
 def test_restarted_container_has_the_requested_mtu(scene: Scene) -> None:
-    """A restarted container's new veth pair and its bridge have the requested MTU.
+    """After a restart, a container's new veth pair and the bridge have the network's requested MTU.
 
-    The bridge has no port while the container is stopped.
+    While the container is stopped, the bridge has no port.
     """
     network = scene.network("kept", mtu=SMALL)
     container = scene.container("again", Bridge("kept"))
@@ -114,7 +114,7 @@ def test_restarted_container_has_the_requested_mtu(scene: Scene) -> None:
 def test_packet_of_requested_mtu_arrives_and_larger_is_refused(
     mtu_trio: NetworkWithMtu, source: str, target: str
 ) -> None:
-    """A packet of the requested MTU arrives, and the sender's kernel refuses one byte more."""
+    """A packet as large as the requested MTU arrives. The sender's kernel refuses one byte more."""
     trio, largest = mtu_trio.trio, bytes(mtu_trio.mtu - HEADERS[mtu_trio.trio.family])
     with (
         trio.capture(target) as wire,
@@ -131,7 +131,7 @@ def test_packet_of_requested_mtu_arrives_and_larger_is_refused(
 
 @requirement("NET-8")
 def test_larger_datagram_is_fragmented_to_the_requested_mtu(mtu_trio: NetworkWithMtu) -> None:
-    """A datagram larger than the requested MTU is fragmented to it and reassembled by the peer."""
+    """A datagram larger than the requested MTU is sent in fragments and reassembled by the peer."""
     trio, whole = mtu_trio.trio, os.urandom(2 * mtu_trio.mtu)
     with trio.capture("a") as wire:
         arrived, back = round_trip(trio.netns("a"), trio.netns("b"), trio.address("b"), whole)
@@ -144,12 +144,12 @@ def test_larger_datagram_is_fragmented_to_the_requested_mtu(mtu_trio: NetworkWit
 @requirement("NET-8")
 @both_families
 @pytest.mark.parametrize("mtu", ["below-minimum", "above-maximum"])
-def test_impossible_mtu_is_refused(
+def test_network_with_mtu_out_of_range_is_refused(
     runtime: Adapter, host: NetnsView, family: Family, mtu: str
 ) -> None:
-    """A network with an MTU below IP's minimum or above the interface's maximum is refused.
+    """A network is refused if its MTU is below IP's minimum or above the interface's maximum.
 
-    The minimum is 68 for IPv4 (RFC 791) and 1280 for IPv6 (RFC 8200).
+    The minimum is 68 bytes for IPv4 (RFC 791) and 1280 bytes for IPv6 (RFC 8200).
     """
     wanted = 70_000 if mtu == "above-maximum" else {4: 67, 6: 1279}[family]
     assert_network_refused(runtime, host, ipv6=family == 6, mtu=wanted)

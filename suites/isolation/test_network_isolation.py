@@ -1,4 +1,4 @@
-"""Isolation of networks: no packet of a container reaches a container on another network."""
+"""Isolation of user-defined networks, tested with packets of every protocol."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ CONTROL: Final = b"from the host"
 def two_networks(
     world: World, runtime: Adapter, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Scene, TapPool]]:
-    """Share `a` and `b` on one network, and `c` on another one, created first or last."""
+    """Share `a` and `b` on one network and `c` on another one.
+
+    A test parameter decides which network is created first.
+    """
     dual = has_ipv6(runtime)
     isolated_trio = [
         (ONE, [ContainerSpec(name, Bridge(ONE)) for name in ("a", "b")]),
@@ -49,7 +52,7 @@ def two_networks(
 def isolated_trio(
     two_networks: tuple[Scene, TapPool], wires: TapPool, request: pytest.FixtureRequest
 ) -> ThreeContainers:
-    """View the containers in one address family."""
+    """Return the three containers, tested in one address family."""
     scene, own = two_networks
     return ThreeContainers(scene, request.param, ONE, wires, own)
 
@@ -58,9 +61,9 @@ def isolated_trio(
 def test_containers_on_different_networks_do_not_reach_each_other(
     two_networks: tuple[Scene, TapPool],
 ) -> None:
-    """Containers on different networks do not reach each other, in either order of creation.
+    """Containers on different networks do not reach each other, whichever network is created first.
 
-    All other promised reachability holds.
+    All other reachability is as promised.
     """
     scene, _ = two_networks
     assert scene.observed() == scene.promised()
@@ -71,10 +74,10 @@ def test_containers_on_different_networks_do_not_reach_each_other(
 def test_packets_of_every_protocol_do_not_cross_networks(
     isolated_trio: ThreeContainers, runtime: Adapter, way: str
 ) -> None:
-    """No packet of any protocol crosses from one network to another, as the runtime declares.
+    """A packet of any protocol crosses to another network only where the runtime declares it.
 
-    Some packets look like a reply or like part of a flow. A peer receives the same packets, except
-    those that the runtime treats as invalid.
+    Some packets look like a reply or like part of a flow. A peer is sent such packets too, and
+    receives all but those that the runtime treats as invalid.
     """
     trio = isolated_trio
     source, target = ("a", "c") if way == "a-to-c" else ("c", "a")
@@ -100,9 +103,9 @@ def test_packets_of_every_protocol_do_not_cross_networks(
 def test_gateway_does_not_forward_to_other_network(
     isolated_trio: ThreeContainers, runtime: Adapter
 ) -> None:
-    """The gateway does not forward frames to another network, whatever MAC they are sent to.
+    """The gateway forwards a frame to another network only where the runtime declares it.
 
-    The MACs are those of the gateway, of the other bridge and of the target.
+    The frames are addressed to the MACs of the gateway, the other network's bridge and the target.
     """
     trio = isolated_trio
     host = trio.netns(GATEWAY).links()

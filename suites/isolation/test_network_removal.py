@@ -1,4 +1,4 @@
-"""Removal of networks: refused while in use, and complete with bridge and rules."""
+"""Removal of networks, which is refused while a network is in use, and leaves nothing otherwise."""
 
 from __future__ import annotations
 
@@ -81,7 +81,10 @@ def test_removal_of_unknown_network_is_refused(runtime: Adapter) -> None:
 def test_removed_network_leaves_no_link_route_or_rule(
     scene: Scene, runtime: Adapter, host: NetnsView, guard: LeakGuard, kind: str
 ) -> None:
-    """A removed network leaves no link, address, route or rule; its name and subnet are free."""
+    """A removed network leaves no link, address, route or rule.
+
+    The network's name and subnet can be used again.
+    """
     six = {"subnet6": SUBNET6} if has_ipv6(runtime) else {}
     options = {"subnet": SUBNET, **six, **KINDS[kind]}
     with guard.holding():
@@ -98,7 +101,7 @@ def test_removed_network_leaves_no_link_route_or_rule(
 
 @requirement("NET-6", "NET-8")
 def test_network_with_reused_name_has_only_the_new_settings(scene: Scene) -> None:
-    """A network with a reused name has no subnet, MTU or isolation of the former network."""
+    """A new network does not inherit subnet, MTU or isolation of a removed one of the same name."""
     closed = {"internal": True} if Feature.INTERNAL in scene.runtime.features else {}
     scene.containers(a=scene.network("name", subnet=SUBNET, mtu=SMALL, **closed))
     assert scene["a"].net.links()["eth0"].mtu == SMALL
@@ -114,7 +117,7 @@ def test_network_with_reused_name_has_only_the_new_settings(scene: Scene) -> Non
 
 @requirement("NET-6", "NET-2")
 def test_other_networks_are_unchanged_by_network_removal(scene: Scene, host: NetnsView) -> None:
-    """Links, rules and published ports of other networks survive a network's removal."""
+    """Removal of a network changes no links, rules or published ports of other networks."""
     lan, dmz = (scene.network(name, ipv6=has_ipv6(scene.runtime)) for name in ("lan", "dmz"))
     ports = both(PUBLISHED, INSIDE) if Feature.PUBLISH in scene.runtime.features else ()
     scene.container("a", Bridge(lan.name), ports=ports)

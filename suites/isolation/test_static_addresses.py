@@ -1,4 +1,4 @@
-"""Requested addresses and MACs: in force on the wire, or refused."""
+"""Addresses and MACs that the user requests, which are assigned or refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ PORT: Final = 31060
 
 @pytest.fixture(scope="module")
 def requested(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share `a`, with requested addresses and MAC, and `b` without; tests must not change them."""
+    """Share `a`, which has requested addresses and a requested MAC, and `b`, which has none.
+
+    Tests must not change them.
+    """
     dual = has_ipv6(runtime)
     network = NetworkSpec(NETWORK, subnet=SUBNET, subnet6=SUBNET6 if dual else None)
     plan = Plan(
@@ -68,7 +71,7 @@ def test_peer_sees_requested_addresses_and_mac(
 
 @requirement("NET-5", "BR-10")
 def test_requested_addresses_are_reported_and_assigned(requested: Scene) -> None:
-    """The interface has the requested addresses and no others, as the runtime reports them."""
+    """A container's interface has exactly the requested addresses, and the runtime reports them."""
     endpoint, inside = requested["a"].endpoint(NETWORK), requested["a"].net
     assert inside.links()["eth0"].mac == MAC == endpoint.mac
     reported = [item for item in (endpoint.address, endpoint.address6) if item]
@@ -78,7 +81,7 @@ def test_requested_addresses_are_reported_and_assigned(requested: Scene) -> None
 
 @requirement("NET-5", "NET-3")
 def test_requested_addresses_survive_connect_and_restart(scene: Scene) -> None:
-    """Requested addresses and MAC stay after connect to another network and after restart."""
+    """Requested addresses and MAC survive connect to another network, and restart."""
     ip, ip6 = IPv4Address("172.30.145.7"), IPv6Address("fd00:30:144::7")
     options: dict[str, Any] = {"ip": ip, "mac": MAC}
     if has_ipv6(scene.runtime):
@@ -97,7 +100,7 @@ def test_requested_addresses_survive_connect_and_restart(scene: Scene) -> None:
 
 @requirement("NET-5", "V6-1", "LIFE-7")
 def test_requested_ipv6_address_survives_restart(scene: Scene) -> None:
-    """A restarted container has its requested IPv6 address beside an automatic IPv4 address."""
+    """A restarted container keeps its requested IPv6 address and gets an automatic IPv4 address."""
     scene.network("kept", subnet6=IPv6Network("fd00:30:80::/64"))
     wanted = IPv6Address("fd00:30:80::81:7")
     container = scene.container("again", Bridge("kept"), ip6=wanted)
@@ -108,7 +111,7 @@ def test_requested_ipv6_address_survives_restart(scene: Scene) -> None:
 
 @requirement("NET-5", "BR-10")
 def test_requested_addresses_are_not_assigned_to_other_containers(scene: Scene) -> None:
-    """Automatic addresses and MACs of other containers avoid requested ones."""
+    """The runtime assigns no requested address or MAC to another container automatically."""
     network = IPv4Network("172.30.96.0/28")
     scene.network("small", subnet=network)
     second, third, fourth = list(network.hosts())[1:4]
@@ -155,7 +158,7 @@ def test_requested_addresses_are_not_assigned_to_other_containers(scene: Scene) 
 def test_invalid_address_or_mac_is_refused(
     requested: Scene, runtime: Adapter, host: NetnsView, options: dict[str, Any]
 ) -> None:
-    """A malformed, used or unassignable address or MAC is refused, and nothing is left."""
+    """A malformed, used or unassignable address or MAC is refused, and the host keeps nothing."""
     assert_refused(requested, runtime, host, options)
 
 
@@ -180,7 +183,10 @@ def assert_refused(
 def test_request_for_requested_mac_of_a_peer_is_handled_as_declared(
     requested: Scene, runtime: Adapter, host: NetnsView, mac: str
 ) -> None:
-    """A request for a peer's requested MAC, in either case, is refused or granted as declared."""
+    """A request for a MAC that a peer has requested is refused or granted, as the runtime declares.
+
+    The MAC is requested in upper and lower case.
+    """
     assert_as_declared(requested, runtime, host, mac)
 
 
@@ -193,7 +199,7 @@ def test_request_for_automatic_mac_of_a_peer_is_handled_as_declared(
 
 
 def assert_as_declared(requested: Scene, runtime: Adapter, host: NetnsView, mac: str) -> None:
-    """Assert that a request for a MAC in use is refused or granted, as declared."""
+    """Assert that a request for a MAC in use is refused or granted, as the runtime declares."""
     if runtime.dialect.taken_mac == "refused":
         assert_refused(requested, runtime, host, {"mac": mac})
     else:

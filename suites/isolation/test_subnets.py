@@ -1,4 +1,4 @@
-"""Subnets of networks overlap nothing, or the network is refused."""
+"""Subnets of networks, which must not overlap a route of the host or another network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from suites.support.three_containers import both_families
 
 SEVERAL: Final = 4
 MANY: Final = 64
-"""More networks than any runtime has subnets to choose from in turn."""
+"""A number of networks that is larger than any runtime's list of subnets."""
 DRAWN: Final = 12
 TAKEN: Final[dict[int, Network]] = {
     4: IPv4Network("172.30.16.0/20"),
@@ -57,9 +57,9 @@ def test_automatic_subnet_overlaps_no_network_and_no_route(
 def test_automatic_subnet_avoids_operator_routes(
     scene: Scene, host: NetnsView, family: Family, kind: str
 ) -> None:
-    """An automatic subnet overlaps no route of the operator, static or connected.
+    """An automatic subnet overlaps no static or connected route that the operator has added.
 
-    The route covers the subnet that the runtime would choose next, or is wider or narrower.
+    The route covers the subnet that the runtime would choose next, or a wider or narrower one.
     """
     operated = related(next(choices(scene, family)), kind)
     with operator(host, operated, connected=kind == "connected"):
@@ -72,8 +72,8 @@ def test_automatic_subnet_avoids_operator_routes(
 
 @requirement("NET-1", "NET-5")
 @both_families
-def test_requested_subnet_is_used_by_bridge_and_routes(scene: Scene, family: Family) -> None:
-    """The requested subnet is on the bridge, which has the gateway's address, and in the routes."""
+def test_bridge_and_routes_have_the_requested_subnet(scene: Scene, family: Family) -> None:
+    """The bridge has the gateway's address in the requested subnet, and the host a route to it."""
     made = scene.network("asked", **asked(TAKEN[family]))
     scene.container(
         "first", Bridge("asked")
@@ -91,9 +91,9 @@ def test_requested_subnet_is_used_by_bridge_and_routes(scene: Scene, family: Fam
 def test_overlapping_subnet_is_refused(
     scene: Scene, host: NetnsView, family: Family, other: str
 ) -> None:
-    """A requested subnet that overlaps a network, a route or the host's own subnets is refused.
+    """A requested subnet that overlaps a network, a route or a subnet of the host is refused.
 
-    The requested subnet is the same, wider or narrower.
+    The requested subnet is equal to that one, wider or narrower.
     """
     with in_use(scene, host, other, family) as used:
         for kind in ("same", "wider", "narrower"):
@@ -127,7 +127,7 @@ def test_overlapping_subnet_is_refused(
 def test_malformed_subnet_gateway_or_range_is_refused(
     runtime: Adapter, host: NetnsView, options: dict[str, str]
 ) -> None:
-    """A malformed subnet, or a gateway or range outside the subnet, is refused."""
+    """A malformed subnet is refused, and so is a gateway or a range outside the subnet."""
     assert_network_refused(runtime, host, **options)
 
 
@@ -150,12 +150,12 @@ def test_subnet_with_host_bits_is_handled_as_declared(
 
 
 def asked(wanted: Network) -> dict[str, Network]:
-    """Return the options that request a subnet."""
+    """Return the options that request this subnet for a network."""
     return {"subnet" if wanted.version == 4 else "subnet6": wanted}
 
 
 def related(network: Network, how: str) -> Network:
-    """Return the network itself, its supernet of twice the size, or its last quarter."""
+    """Return the network, its supernet of twice the size, or its last quarter, as `how` says."""
     found: Network = network
     if how == "wider":
         found = network.supernet()
@@ -170,7 +170,7 @@ def subnet(gateways: tuple[Interface, ...], family: Family) -> Network:
 
 
 def routed(host: NetnsView, family: Family) -> list[Network]:
-    """Return the networks of the host's routes without the default route."""
+    """Return the destinations of the host's routes, except for the default route."""
     return [
         route.destination
         for route in host.routes()
@@ -200,12 +200,12 @@ def in_use(scene: Scene, host: NetnsView, by: str, family: Family) -> Iterator[N
 
 
 def choices(scene: Scene, family: Family) -> Iterator[Network]:
-    """Return the subnets that the runtime chooses in turn, until they repeat.
+    """Yield the subnets that the runtime chooses one after another, until they repeat.
 
-    Some runtimes choose the first free subnet. Some go round: Docker among 31 subnets, the first of
-    which it chooses twice in a row. Some draw at random from too many subnets to wait for. Without
-    a repetition the search stops after `DRAWN` subnets: among 31, one would have repeated with a
-    probability of eleven in twelve.
+    Some runtimes choose the first free subnet. Some choose from a list in turn: Docker has 31
+    subnets, of which it chooses the first one twice in a row. Some draw at random from too many
+    subnets to wait for a repetition, so the search stops after `DRAWN` different subnets. Twelve
+    random draws from 31 subnets would repeat one with a probability of eleven in twelve.
     """
     had: list[Network] = []
     for _ in range(MANY):
@@ -222,7 +222,10 @@ def choices(scene: Scene, family: Family) -> Iterator[Network]:
 
 @contextmanager
 def operator(host: NetnsView, network: Network, *, connected: bool = False) -> Iterator[None]:
-    """Keep an operator's route on the host while the body runs, by the gateway or connected."""
+    """Keep an operator's route on the host while the body runs.
+
+    The route leads to the gateway, or belongs to a connected subnet.
+    """
     with host.open() as space, Netlink(space) as netlink:
         if connected:
             netlink.send([rtnetlink.add_bridge("operated", up=True)])

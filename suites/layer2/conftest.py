@@ -1,4 +1,4 @@
-"""Fixtures of the link-layer suites."""
+"""Fixtures of the link-layer tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["trio"]
 
 @pytest.fixture(scope="package")
 def other_network_container(trio: ThreeContainers) -> Container:
-    """Start a container `d` on another network of the same families."""
+    """Start the container `d` on another network that has the families of the shared one."""
     other = trio.scene.network("other", ipv6=trio.family == 6)
     trio.scene.containers(d=other)
     return trio.scene["d"]

@@ -1,4 +1,4 @@
-"""The bridge's MAC over time, reused addresses, and an empty address pool."""
+"""The bridge's MAC, reused addresses, and networks without a free address."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_bridge_mac_survives_container_lifecycle(
 @requirement("BR-15")
 @both_families
 def test_reused_address_is_reachable_at_once(scene: Scene, host: NetnsView, family: Family) -> None:
-    """A new container is reachable at once at an address that its peers know with another MAC."""
+    """A new container with a reused address is reachable at once by peers that know the old MAC."""
     own: dict[str, Any] = {"subnet": SUBNET} | ({"subnet6": SUBNET6} if family == 6 else {})
     network = Bridge(scene.network("reused", **own).name)
     peer, old = scene.container("peer", network), scene.container("old", network)
@@ -89,7 +89,10 @@ def test_reused_address_is_reachable_at_once(scene: Scene, host: NetnsView, fami
 @requirement("BR-15", "NET-3")
 @both_families
 def test_reused_address_is_reachable_at_once_after_connect(scene: Scene, family: Family) -> None:
-    """A connected container is reachable at once at an address known with another MAC."""
+    """A container that gets a reused address by connect is reachable at once.
+
+    The peer still has the address in its neighbour cache, with the MAC of the former owner.
+    """
     own: dict[str, Any] = {"subnet": SMALL} | ({"subnet6": SMALL6} if family == 6 else {})
     network = Bridge(scene.network("reused", **own).name)
     scene.network("aside", ipv6=family == 6)
@@ -119,9 +122,9 @@ def test_reused_address_is_reachable_at_once_after_connect(scene: Scene, family:
 def test_start_with_empty_address_pool_is_refused(
     scene: Scene, host: NetnsView, room: dict[str, Any], containers: int
 ) -> None:
-    """A start without a free address is refused with a reason and leaves nothing.
+    """A start on a network without a free address is refused with a reason and leaves nothing.
 
-    A freed address is available again.
+    After the removal of a container, its address is assigned again.
     """
     network = Bridge(scene.network("small", **room).name)
     full = [scene.container(f"fits{number}", network) for number in range(containers)]

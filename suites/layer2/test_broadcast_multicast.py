@@ -1,4 +1,4 @@
-"""Scope of broadcasts and multicasts: they reach the peers on the bridge and nothing else."""
+"""Broadcasts and multicasts, which must not leave the bridge on which they are sent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OUTSIDE: Final = (HOST, NS1, NS2, ATTACKER, INTERNET)
 
 @requirement("BR-17")
 def test_container_broadcasts_and_multicasts_reach_only_peers(trio: ThreeContainers) -> None:
-    """A container's broadcasts and multicasts reach its peers on the bridge and nothing else."""
+    """A container's broadcasts and multicasts reach its peers on the bridge and no other target."""
     groups = everybody(trio)
     with trio.capture("b", "c", *OUTSIDE) as wire, contextlib.ExitStack() as stack:
         for group in groups:
@@ -52,9 +52,9 @@ def test_container_broadcasts_and_multicasts_reach_only_peers(trio: ThreeContain
 
 @requirement("BR-17")
 def test_unprivileged_broadcast_reaches_all_peers(trio: ThreeContainers) -> None:
-    """A broadcast of an ordinary socket reaches all peers.
+    """A broadcast that a container sends by a socket without privileges reaches all peers.
 
-    The destination is the link's or subnet's broadcast address, or the all-nodes group.
+    The destination is the broadcast address of the link or of the subnet, or the all-nodes group.
     """
     with contextlib.ExitStack() as stack:
         listeners = [
@@ -81,7 +81,7 @@ def test_broadcasts_of_outsiders_reach_no_container(
 ) -> None:
     """Broadcasts and multicasts of outsiders reach no container.
 
-    A directed broadcast that an outsider sends through the host reaches none either.
+    The same is true for a directed broadcast that an outsider sends through the host.
     """
     groups = everybody(trio)
     with trio.capture(*NAMES, neighbour, HOST) as wire:
@@ -116,20 +116,20 @@ def test_broadcasts_do_not_reach_other_networks(
 
 
 def everybody(trio: ThreeContainers) -> list[Address]:
-    """Return the groups, and the broadcast address of the trio's subnet."""
+    """Return the multicast groups, and the broadcast address of the containers' subnet."""
     return [*GROUPS[trio.family], *directed(trio)]
 
 
 def directed(trio: ThreeContainers) -> list[Address]:
-    """Return the broadcast address of the trio's subnet; IPv6 has none."""
+    """Return the broadcast address of the containers' subnet; IPv6 has none."""
     gateways = trio.scene.runtime.network_facts(trio.network).gateways
     return [item.network.broadcast_address for item in gateways if item.version == trio.family == 4]
 
 
 def broadcast(trio: ThreeContainers, name: str, groups: Iterable[Address], *, by: int) -> None:
-    """Send a different payload to each group, by `eth0`, with a large TTL.
+    """Send a different payload to each group from `eth0`, with a TTL that survives routers.
 
-    `by` is the source port.
+    `by` is the UDP source port.
     """
     mac = trio.mac(name)
     send_frame(
@@ -144,13 +144,13 @@ def broadcast(trio: ThreeContainers, name: str, groups: Iterable[Address], *, by
 
 
 def tell(trio: ThreeContainers, names: Iterable[str]) -> None:
-    """Send a control packet from the host to each name, which its capture must show."""
+    """Send a control packet from the host to each name, so that its capture is not empty."""
     for name in names:
         with trio.client(HOST, name, Protocol.UDP, port=PORT) as call:
             call.send(CONTROL.encode())
 
 
 def said(word: str, *, by: int | None = None) -> Packet:
-    """Return a datagram with a word as payload, from any source port or from `by`."""
+    """Return a UDP datagram with a word as payload, from any source port or from port `by`."""
     head = UDP(dport=PORT) if by is None else UDP(sport=by, dport=PORT)
     return head / word.encode()

@@ -1,4 +1,4 @@
-"""Unicast frames reach one receiver, and every link has the same MTU."""
+"""Unicast frames, which reach one receiver only, and the MTU of a network's links."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ HEADERS = {4: 20 + 8, 6: 40 + 8}
 """Length of an IP and a UDP header in bytes."""
 
 AGEING = 300
-"""Seconds after which a bridge forgets a silent MAC (IEEE 802.1Q, 8.8.3)."""
+"""Seconds after which a bridge forgets a MAC that sends nothing (IEEE 802.1Q, 8.8.3)."""
 
 
 @requirement("BR-13")
-def test_third_container_receives_no_unicast_of_others(trio: ThreeContainers) -> None:
-    """A third container receives no unicast frame between two others, the host and the internet."""
+def test_container_receives_no_unicast_frame_of_its_peers(trio: ThreeContainers) -> None:
+    """A container receives no unicast frame that a peer exchanges with another target.
+
+    The targets are another peer, the host and the internet.
+    """
     two = [
         *cells(("a",), ("b", GATEWAY, HOST, INTERNET), families=(trio.family,)),
         *cells(("b",), ("a", GATEWAY), families=(trio.family,)),
@@ -45,10 +48,10 @@ def test_third_container_receives_no_unicast_of_others(trio: ThreeContainers) ->
 
 
 @requirement("BR-13")
-def test_bridge_keeps_forwarding_entries_for_ageing_time(trio: ThreeContainers) -> None:
-    """A bridge keeps its forwarding entries for the standard's ageing time of 300 s.
+def test_bridge_keeps_forwarding_entries_for_300_seconds(trio: ThreeContainers) -> None:
+    """A bridge keeps its forwarding entries for 300 s, the standard ageing time.
 
-    A shorter time would flood unicast frames after a pause.
+    With a shorter time, the bridge would flood unicast frames after a pause.
     """
     with trio.netns(GATEWAY).open() as space, Netlink(by_kernel(space)) as netlink:
         assert rtnetlink_dump.ageing(netlink, trio.bridge) >= AGEING
@@ -58,7 +61,7 @@ def test_bridge_keeps_forwarding_entries_for_ageing_time(trio: ThreeContainers) 
 def test_every_link_of_network_has_the_declared_mtu(trio: ThreeContainers) -> None:
     """The bridge and both ends of each veth pair have the MTU that the runtime declares.
 
-    The declared MTU is a value, or that of the host's uplink.
+    The declared MTU is a number of bytes, or the MTU of the host's uplink.
     """
     host = trio.netns(HOST).links()
     declared = trio.scene.runtime.dialect.mtu
@@ -73,7 +76,7 @@ def test_every_link_of_network_has_the_declared_mtu(trio: ThreeContainers) -> No
 @requirement("BR-12")
 @pytest.mark.parametrize("target", ["b", GATEWAY])
 def test_frame_of_mtu_size_arrives_unfragmented(trio: ThreeContainers, target: str) -> None:
-    """A frame of MTU size arrives unfragmented, and the sender's kernel refuses a larger one."""
+    """A packet of MTU size arrives unfragmented, and the sender's kernel refuses a larger one."""
     mtu = trio.netns("a").links()["eth0"].mtu
     largest = bytes(mtu - HEADERS[trio.family])
     with (

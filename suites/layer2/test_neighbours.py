@@ -1,4 +1,4 @@
-"""Answers to ARP requests and neighbour solicitations: only from the owner of an address."""
+"""Answers to ARP requests and neighbour solicitations, which only the owner of an address sends."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def test_only_the_owner_answers_arp_and_nd(trio: ThreeContainers, owner: str) ->
 def test_bridge_does_not_proxy_arp_or_nd_for_other_addresses(
     trio: ThreeContainers, whose: str
 ) -> None:
-    """Neither the bridge nor a container answers ARP or ND for an address outside the network.
+    """Neither the bridge nor a container answers ARP or ND for an address that no container has.
 
-    Packets to such an address are routed.
+    The addresses are an unused one of the subnet, and those of outsiders.
     """
     assert_no_proxy_answer(trio, unused(trio) if whose == "unused" else trio.address(whose))
 
 
 def claims(packet: Packet) -> tuple[str, str]:
-    """Return the source MAC of an answer, and the MAC that the answer announces."""
+    """Return the source MAC of an answer and the MAC in its ARP or ND header."""
     named = packet[ARP].hwsrc if ARP in packet else packet[ICMPv6NDOptDstLLAddr].lladdr
     return packet[Ether].src, named
 
 
 def unused(trio: ThreeContainers) -> Address:
-    """Return the network's last address, which is unused: runtimes count from the first."""
+    """Return the network's last address, unused because runtimes assign the first ones first."""
     gateways = trio.scene.runtime.network_facts(trio.network).gateways
     (gateway,) = (item for item in gateways if item.version == trio.family)
     return last_address(gateway).ip

@@ -1,4 +1,4 @@
-"""Tagged frames and frames with other EtherTypes, which do not leave the bridge."""
+"""Frames with a VLAN tag or an unusual EtherType, which must not leave their bridge."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_tagged_and_non_ip_frames_stay_on_the_bridge(
 
 @requirement("L2-2")
 def test_tagged_frames_of_the_lan_reach_no_container(trio: ThreeContainers) -> None:
-    """A reply with a VLAN tag from the LAN reaches no container, while the untagged one does."""
+    """A reply from the LAN with a VLAN tag reaches no container, but the untagged reply does."""
     with (
         trio.capture("a", ATTACKER, HOST) as wire,
         trio.client("a", ATTACKER, Protocol.UDP, port=PORT) as call,
@@ -81,7 +81,7 @@ def test_tagged_frames_of_the_lan_reach_no_container(trio: ThreeContainers) -> N
 
 
 def disguised(trio: ThreeContainers, target: str) -> list[Packet]:
-    """Craft datagrams of container a to a target: tagged, or with a multicast source MAC."""
+    """Craft datagrams from container `a` to a target, with VLAN tags or a multicast source MAC."""
     mac, gateway = trio.mac("a"), trio.mac(GATEWAY)
     datagram = trio.ip("a", target) / UDP(dport=PORT) / WORD
     return [
@@ -95,5 +95,5 @@ def disguised(trio: ThreeContainers, target: str) -> list[Packet]:
 
 
 def tags() -> list[Packet]:
-    """Return one VLAN tag, another, and nested tags (802.1Q, 802.1ad)."""
+    """Return headers with two different VLAN tags and with a nested one (802.1Q, 802.1ad)."""
     return [Dot1Q(vlan=7), Dot1Q(vlan=4094), Dot1AD(vlan=7) / Dot1Q(vlan=1)]

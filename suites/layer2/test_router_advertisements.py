@@ -1,4 +1,4 @@
-"""Router advertisements of a container: the host and its peers do not accept them."""
+"""Router advertisements that a container sends: the host and its peers must ignore them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PREFIX: Final = IPv6Network("2001:db8:bad::/64")
 BEYOND: Final = IPv6Network("2001:db8:bad:beef::/64")
 ROUTER: Final = "fe80::bad"
 PROOF: Final = Ether(src="02:00:5e:10:00:77", dst=EVERYBODY_MAC, type=0x88B5) / b"heard"
-"""Control frame: a peer receives frames to the broadcast address."""
+"""Control: a frame to the broadcast address, which a peer must receive."""
 ACCEPT_RA: Final = {
     "net.ipv6.conf.eth0.accept_dad": 0,
     "net.ipv6.conf.eth0.autoconf": 1,
@@ -54,7 +54,7 @@ def test_rogue_router_advertisement_changes_neither_host_nor_peer(
 ) -> None:
     """A container's router advertisement changes no address, route, MTU or hop limit elsewhere.
 
-    A control container that accepts advertisements does change.
+    A container that is set to accept advertisements is the control: it does change.
     """
     network = Bridge(scene.network("routed", ipv6=True).name if ipv6 else DEFAULT_NETWORK)
     rogue, peer, control = (scene.container(name, network) for name in ("rogue", "peer", "control"))
@@ -79,7 +79,7 @@ def test_rogue_router_advertisement_changes_neither_host_nor_peer(
 def test_rogue_router_advertisement_is_ignored_by_connected_container(scene: Scene) -> None:
     """A container connected to a network without IPv6 ignores a peer's router advertisements.
 
-    The same holds after its restart.
+    It still ignores them after its restart.
     """
     for name in ("home", "later"):
         scene.network(name)
@@ -92,7 +92,7 @@ def test_rogue_router_advertisement_is_ignored_by_connected_container(scene: Sce
 def test_rogue_router_advertisement_is_ignored_on_connected_ipv6_network(scene: Scene) -> None:
     """A container connected to a network with IPv6 ignores a peer's router advertisements.
 
-    The host ignores them too. The same holds after the container's restart.
+    The host ignores them too, also after the container's restart.
     """
     scene.network("later", ipv6=True)
     rogue, peer = scene.container("rogue", Bridge("later")), scene.container("peer")
@@ -101,7 +101,10 @@ def test_rogue_router_advertisement_is_ignored_on_connected_ipv6_network(scene: 
 
 
 def assert_ignored(scene: Scene, rogue: Container, peer: Container) -> None:
-    """Assert that nothing changes in the peer or the host, also after the peer's restart."""
+    """Assert that an advertisement changes neither the peer nor the host.
+
+    The check is repeated after a restart of the peer, where the runtime can restart.
+    """
     host = scene.netns(GATEWAY)
     scene.ready()
     for again in (False, True) if restarts(scene.runtime) else (False,):
@@ -130,6 +133,6 @@ def advertisement(mac: str) -> Packet:
 
 
 def has_accepted(view: NetnsView) -> bool:
-    """Return True if a namespace has an address of the prefix, and the router as default route."""
+    """Return True if a namespace has an address and the default route from the advertisement."""
     addressed = any(item.ip in PREFIX for item in view.interfaces("eth0"))
     return addressed and any(str(route.via) == ROUTER for route in view.routes())

@@ -1,4 +1,4 @@
-"""Containers that claim foreign addresses by ARP and neighbour discovery."""
+"""ARP and neighbour discovery spoofing: containers that announce addresses of others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ WORD: Final = b"for your eyes only"
 
 @pytest.fixture
 def spoofing_trio(trio: ThreeContainers) -> Iterator[ThreeContainers]:
-    """Yield the trio; afterwards announcements of the owners repair the neighbour caches."""
+    """Yield the three containers, and repair the neighbour caches afterwards.
+
+    The owners of the addresses announce them again.
+    """
     yield trio
     for owner in ("b", "c", GATEWAY):
         claim(trio, owner, trio.address(owner))
@@ -32,10 +35,10 @@ def spoofing_trio(trio: ThreeContainers) -> Iterator[ThreeContainers]:
 
 @requirement("L2-1")
 @pytest.mark.parametrize("owner", ["b", GATEWAY])
-def test_spoofed_arp_and_nd_are_contained_as_declared(
+def test_spoofed_arp_and_nd_redirect_packets_only_as_declared(
     spoofing_trio: ThreeContainers, owner: str
 ) -> None:
-    """A container that claims a foreign address receives packets for it only where declared."""
+    """A container that announces another's address gets packets for it only where declared."""
     round_trip(
         spoofing_trio.netns("c"), spoofing_trio.netns(owner), spoofing_trio.address(owner), WORD
     )
@@ -60,7 +63,7 @@ def test_spoofed_arp_and_nd_are_contained_as_declared(
 def test_spoofed_arp_and_nd_do_not_affect_other_links_of_the_host(
     spoofing_trio: ThreeContainers,
 ) -> None:
-    """The host still reaches its neighbours whose addresses a container claims on the bridge."""
+    """The host still reaches neighbours on other links after a container claims their addresses."""
     host = spoofing_trio.netns(HOST)
     for name in (NS1, ATTACKER):
         round_trip(host, spoofing_trio.netns(name), spoofing_trio.address(name), WORD)
@@ -77,14 +80,14 @@ def test_spoofed_arp_and_nd_do_not_affect_other_links_of_the_host(
 
 
 def claim(trio: ThreeContainers, name: str, *addresses: Address) -> None:
-    """Announce addresses to the network from the MAC of `name`."""
+    """Announce addresses on the network as those of the MAC of `name`."""
     frames = [frame for address in addresses for frame in claims(trio.mac(name), address)]
     send_frame(trio.netns(name), *frames, link=trio.link(name))
     trio.settle()
 
 
 def claims(mac: str, address: Address) -> list[Packet]:
-    """Craft announcements that make a neighbour update its entry for an address."""
+    """Craft announcements (ARP or ND) that make neighbours map an address to a MAC."""
     text = str(address)
     if address.version == 4:
         head = Ether(src=mac, dst=EVERYBODY_MAC)

@@ -1,1 +1,1 @@
-"""Start and end of containers, after which no state is left."""
+"""Suites about the start and end of containers, which must leave no state behind."""

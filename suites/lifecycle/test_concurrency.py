@@ -1,4 +1,4 @@
-"""Concurrent starts and removals, with unique addresses."""
+"""Concurrent starts and removals of containers, whose addresses must stay unique."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ MANY = 20
 def test_twenty_concurrent_starts_get_unique_addresses(scene: Scene, runtime: Adapter) -> None:
     """Twenty containers that start at once get unique addresses and MACs.
 
-    The reported addresses are the assigned ones, in each family. The host reaches all containers.
+    The runtime reports the addresses that the interfaces have, in each family. The host reaches all
+    containers.
     """
     own = lan(scene)
     specs = [ContainerSpec(f"member{number:02}", own) for number in range(MANY)]
@@ -30,7 +31,7 @@ def test_twenty_concurrent_starts_get_unique_addresses(scene: Scene, runtime: Ad
     _assert_unique(scene, [spec.name for spec in specs])
 
 
-@pytest.mark.timeout(300)  # for the same reason
+@pytest.mark.timeout(300)  # many commands, each with a bound
 @requirement("LIFE-4")
 def test_starts_racing_removals_get_unique_addresses(scene: Scene, runtime: Adapter) -> None:
     """Containers that start while others are removed get unique addresses and are reachable."""

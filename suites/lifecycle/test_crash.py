@@ -1,6 +1,6 @@
-"""A killed runtime: its next start cleans up, and running containers continue.
+"""The runtime after SIGKILL: its next start cleans up, and running containers continue.
 
-The tests have a separate world, so that an incomplete clean-up disturbs no other test.
+Each test has a separate world, so that an incomplete clean-up disturbs no other test.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from suites.support.features import families, lan
 
 PUBLISHED, PORT = 8196, 31074
 MOMENTS = (0.0, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
-"""Moments of the kill, as fractions of the duration of a start."""
+"""Moments at which the runtime is killed, as fractions of the duration of a start."""
 
 
 @pytest.fixture
@@ -51,16 +51,17 @@ def scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
 @pytest.mark.timeout(300)  # forty commands, each with a bound, on a busy machine
 @requirement("LIFE-6")
 def test_killed_start_is_cleaned_up_by_next_runtime_start(scene: Scene) -> None:
-    """The runtime's next start completes or undoes a start that was killed at any moment.
+    """A container's start during which the runtime is killed is completed or undone later.
 
-    The network has one free address, where possible: another container can have it afterwards.
-    Containers that run meanwhile keep their network as the runtime declares.
+    The runtime does this when it is started again. The kill is tried at several moments. Where
+    possible the network has only one free address, which another container must get afterwards.
+    Running containers keep their network as declared.
     """
     host, runtime = scene.netns(HOST), scene.runtime
     mode = _small(scene) if Feature.NETWORKS in runtime.features else Bridge()
     victim, heir = (ContainerSpec(name, mode) for name in ("victim", "heir"))
     scene.container("stays", Bridge())
-    _seconds_of_a_start(runtime, heir)  # a bridge gets its fe80:: address with its first carrier
+    _seconds_of_a_start(runtime, heir)  # a bridge gets its fe80:: address with its first port
     whole = _seconds_of_a_start(runtime, heir)
     with guarded(scene.world, runtime.dialect) as different:
         for moment in MOMENTS:
@@ -83,14 +84,14 @@ def test_killed_start_is_cleaned_up_by_next_runtime_start(scene: Scene) -> None:
                 assert scene.observed() == scene.promised()
 
 
-@pytest.mark.timeout(300)  # for the same reason
+@pytest.mark.timeout(300)  # many commands, each with a bound
 @requirement("LIFE-6")
 def test_running_containers_survive_runtime_crash_as_declared(scene: Scene) -> None:
-    """Running containers survive a kill of the runtime or stop, as the runtime declares.
+    """Running containers survive a kill of the runtime, or all of them stop, as declared.
 
-    They keep their network, published ports and names, or all of them stop. If exec is declared
-    impossible without the runtime, containers that only exec can inspect are inspected after the
-    runtime is back.
+    Containers that survive keep their network, published ports and names. If a container can only
+    be inspected by exec, and exec needs the runtime, it is inspected after the runtime's next
+    start.
     """
     runtime = scene.runtime
     own = lan(scene)
@@ -120,7 +121,7 @@ def test_running_containers_survive_runtime_crash_as_declared(scene: Scene) -> N
 
 
 def assert_answer(scene: Scene, name: str, port: int, those: Iterable[Family]) -> None:
-    """Assert that an outsider reaches a container by its published port, in each given family."""
+    """Assert that an outsider reaches a container by its published port in each given family."""
     for family in those:
         with Listener(
             scene[name].net, "tcp", family=inner_family(scene.runtime, family), port=PORT
@@ -140,7 +141,7 @@ def _small(scene: Scene) -> Bridge:
 
 
 def _seconds_of_a_start(runtime: Adapter, spec: ContainerSpec) -> float:
-    """Start a container, remove it, and return the duration of the start in seconds."""
+    """Return how many seconds the start of a container takes; remove the container."""
     began = time.monotonic()
     runtime.run(spec)
     seconds = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""Failed starts, which leave nothing behind."""
+"""Failed starts of containers, which must leave no kernel state."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from suites.support.features import has_ipv6, has_networks
 SUBNET, SUBNET6 = IPv4Network("172.30.9.0/29"), IPv6Network("fd00:99::/64")
 TAKEN, TAKEN6 = IPv4Address("172.30.9.5"), IPv6Address("fd00:99::5")
 TAKEN_BY_FIRST: Final[dict[str, Any]] = {"ip": TAKEN, "ip6": TAKEN6}
-"""Addresses that `first` requests, where a case needs them."""
+"""Addresses that the container `first` requests, if a case needs them to be in use."""
 
 
 @dataclass(frozen=True)
 class FailingStart:
-    """A start that cannot succeed, on the network of `first` or in another mode."""
+    """Mode and options of a start that must fail; the default mode is the network of `first`."""
 
     mode: Mode | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -46,7 +46,7 @@ FAILING = {
 def test_failed_start_leaves_no_kernel_state(
     scene: Scene, runtime: Adapter, case: FailingStart, guard: LeakGuard
 ) -> None:
-    """A failed start leaves no kernel state, and the next start gets its name and address."""
+    """A failed start leaves no kernel state, and frees its name and address for the next start."""
     asked = {key: TAKEN_BY_FIRST[key] for key in case.options if key in TAKEN_BY_FIRST}
     home = _small(scene, **asked) if asked or has_networks(runtime) else _default(scene)
     with guard.holding():
@@ -64,9 +64,9 @@ def test_failed_start_leaves_no_kernel_state(
 def test_start_without_free_address_leaves_no_kernel_state(
     scene: Scene, runtime: Adapter, guard: LeakGuard
 ) -> None:
-    """A start that fails for want of a free address leaves no kernel state.
+    """A start that fails because no address is free leaves no kernel state.
 
-    After a container is removed, the next start gets its address.
+    After another container is removed, the next start gets that container's address.
     """
     home = _small(scene)
     names = [f"member{number}" for number in range(SUBNET.num_addresses - 4)]

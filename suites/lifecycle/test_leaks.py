@@ -1,4 +1,4 @@
-"""Kernel state after removal, which equals the state before."""
+"""Kernel state after the removal of containers and networks, which equals the state before."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_removed_container_leaves_no_kernel_state(
 ) -> None:
     """A removed container of any mode leaves no kernel state.
 
-    The leak guard sees the container's state while it runs.
+    As a control, the leak guard must notice the container while it runs.
     """
     own = lan(scene)
     scene.container("home", Bridge())
-    scene.container("stays", own)  # a bridge gets its fe80:: address with its first carrier
+    scene.container("stays", own)  # a bridge gets its fe80:: address with its first port
     with guard.holding() as different:
         scene.container("guest", mode)
         scene["guest"].exec("true")
@@ -52,9 +52,9 @@ def test_removed_container_leaves_no_kernel_state(
 def test_removed_container_leaves_no_flows_or_neighbours(
     scene: Scene, family: Family, guard: LeakGuard
 ) -> None:
-    """A removed container leaves no conntrack or neighbour entry while others use its bridge.
+    """A removed container leaves no conntrack or neighbour entry, even if others use its bridge.
 
-    If the runtime declares that it leaves those entries to the kernel, nothing else stays.
+    A runtime may declare that these entries are left to the kernel. Even then nothing else stays.
     """
     own = lan(scene, family=family)
     stays = scene.container("stays", own).net
@@ -74,7 +74,7 @@ def test_removed_container_leaves_no_flows_or_neighbours(
 def test_removed_network_leaves_no_kernel_state(scene: Scene, guard: LeakGuard) -> None:
     """A removed network leaves no bridge, address, route, rule or sysctl.
 
-    Its last container or its own removal takes them along.
+    Some runtimes remove the bridge with the network's last container, others with the network.
     """
     scene.container("stays", Bridge())
     with guard.holding() as different:
@@ -88,9 +88,9 @@ def test_removed_network_leaves_no_kernel_state(scene: Scene, guard: LeakGuard) 
 @requirement("LIFE-3")
 @pytest.mark.parametrize("how", ["killed", "exited"])
 def test_end_of_pid_1_is_cleaned_up_like_a_stop(scene: Scene, how: str) -> None:
-    """After the end of a container's pid 1, the host's state is the same as after a stop.
+    """After a container's pid 1 is killed or exits, the host's state is the same as after a stop.
 
-    The next start, or another container, is reachable.
+    The restarted container, or a new one of the same name, is reachable.
     """
     host = scene.netns(HOST)
     guest = scene.container("guest", Bridge())
@@ -111,7 +111,7 @@ def test_end_of_pid_1_is_cleaned_up_like_a_stop(scene: Scene, how: str) -> None:
 
 
 def _begun_again(scene: Scene, stopped: Container) -> Container:
-    """Restart a container, or start an equal one where restart is not possible."""
+    """Restart a container, or start an equal one if the runtime cannot restart."""
     if restarts(scene.runtime):
         stopped.start()
         return stopped
@@ -148,7 +148,7 @@ def test_removal_of_unknown_container_is_handled_as_declared(
 ) -> None:
     """Removal of a container that does not exist is refused or does nothing, as declared.
 
-    It was removed before or never existed.
+    Names are tried of a container that was removed before, and of one that never existed.
     """
     scene.container("once", Bridge())
     scene.remove("once")
@@ -162,9 +162,9 @@ def test_removal_of_unknown_container_is_handled_as_declared(
 
 @requirement("LIFE-5")
 def test_stop_of_stopped_container_is_handled_as_declared(runtime: Adapter, scene: Scene) -> None:
-    """A second stop of a container is refused or does nothing, as the runtime declares.
+    """Stopping a stopped container is refused or does nothing, as the runtime declares.
 
-    The container can be started afterwards where the runtime can restart.
+    The container can be started afterwards, where the runtime can restart.
     """
     guest = scene.container("guest", Bridge())
     guest.stop()

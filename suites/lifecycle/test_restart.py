@@ -1,4 +1,4 @@
-"""A restarted container keeps or renews its address, and is reachable at once."""
+"""Restarted containers, which keep or renew their address and are reachable at once."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from suites.support.features import lan
 def test_restarted_container_keeps_or_renews_its_address_as_declared(
     scene: Scene, runtime: Adapter
 ) -> None:
-    """A restarted container keeps or renews its address, as the runtime declares.
+    """A restarted container keeps its address or gets a new one, as the runtime declares.
 
-    A container that starts in between gets the address only if it is free.
+    A container that starts while the first is stopped gets that address only if it is not reserved.
     """
     own = lan(scene)
     guest = scene.container("guest", own)
@@ -47,7 +47,7 @@ def _addresses(container: Container) -> set[Address]:
 @requirement("LIFE-7")
 @pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
 def test_restarted_container_is_reachable_at_once(scene: Scene, family: Family) -> None:
-    """A peer and the host that know its earlier MAC reach a restarted container at once."""
+    """A peer and the host, which know its former MAC, reach a restarted container at once."""
     own = lan(scene, family=family)
     peer = scene.container("peer", own).net
     guest = scene.container("guest", own)

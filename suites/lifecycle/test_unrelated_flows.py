@@ -1,4 +1,4 @@
-"""Open flows continue while unrelated containers and networks come and go."""
+"""Open flows, which must survive while other containers and networks are created and removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from suites.support.three_containers import both_families
 
 @pytest.fixture
 def flows(scene: Scene, family: Family) -> Iterator[Flows]:
-    """Open flows from `stays` to the internet and from its peer to it, over UDP and TCP."""
+    """Open flows from `stays` to the internet and from a peer to `stays`, over UDP and TCP."""
     own = lan(scene, family=family)
     stays, mate = (scene.container(name, own).net for name in ("stays", "mate"))
     scene.ready()
@@ -43,7 +43,7 @@ def flows(scene: Scene, family: Family) -> Iterator[Flows]:
 def test_open_flows_survive_lifecycle_of_other_containers(scene: Scene, flows: Flows) -> None:
     """Open flows continue while another container starts, restarts, is killed and is removed.
 
-    They continue also while another container fails to start.
+    They also continue while another container fails to start.
     """
     own = scene.plan.container("stays").mode
     assert own is not None
@@ -68,7 +68,10 @@ def test_open_flows_survive_lifecycle_of_other_containers(scene: Scene, flows: F
 def test_open_flows_survive_lifecycle_of_containers_of_other_modes(
     scene: Scene, flows: Flows, mode: Mode
 ) -> None:
-    """Open flows continue while a container without a bridge port starts, stops and is removed."""
+    """Open flows continue while a container in another mode starts, stops and is removed.
+
+    The container has no bridge port of its own.
+    """
     guest = scene.container("guest", mode)
     assert_flows_survive(flows, guest, scene.runtime)
     scene.remove("guest")

@@ -1,6 +1,7 @@
-"""Matrix of the reference plan after a veth end is moved into `container06-none` manually.
+"""Reachability from `container06-none` after a veth end is moved into it manually.
 
-The container is then on the bridge like any other, although the runtime does not know about it.
+The container is then on the bridge like any other, although the runtime does not know this. The
+containers and networks are those of the reference plan.
 """
 
 from __future__ import annotations
@@ -45,6 +46,6 @@ def test_manually_attached_container_is_reachable_from_peers_and_host(
 def test_manually_attached_container_is_unreachable_for_outsiders(
     attached: Scene, source: str
 ) -> None:
-    """Outsiders do not reach a manually attached container."""
+    """Outsiders do not reach a manually attached container by its own address."""
     column = attached.promised().select(source=source, target=ALONE)
     assert attached.observed(column) == column

@@ -19,7 +19,7 @@ from suites.support.three_containers import both_families
 
 @requirement("V6-1", "BR-4", "BR-6", "BR-7", "BR-8")
 def test_ipv6_network_keeps_every_promise_in_both_families(scene: Scene) -> None:
-    """On a network with IPv6, every cell of the matrix is as promised in both families."""
+    """On a network with IPv6, all promised reachability is observed in both families."""
     lan = scene.network("lan", ipv6=True, subnet6=IPv6Network("fd00:66::/64"))
     scene.containers(a=lan, b=lan)
     assert scene.observed() == scene.promised()
@@ -38,8 +38,8 @@ def test_networks_are_isolated_from_each_other(scene: Scene) -> None:
 
 
 @requirement("INT-1", "INT-2")
-def test_internal_network_reaches_nothing_beyond_its_bridge(scene: Scene) -> None:
-    """A container on an internal network reaches its peers and nothing beyond the bridge."""
+def test_container_on_internal_network_reaches_nothing_beyond_its_bridge(scene: Scene) -> None:
+    """A container on an internal network reaches its peers and no target beyond the bridge."""
     closed = scene.network("closed", internal=True, subnet=IPv4Network("172.31.7.0/24"))
     scene.containers(a=closed, b=closed, c=Bridge())
     assert scene.observed() == scene.promised()
@@ -51,9 +51,9 @@ def test_internal_network_reaches_nothing_beyond_its_bridge(scene: Scene) -> Non
 def test_static_route_does_not_lead_out_of_internal_network(
     scene: Scene, target: str, family: Family
 ) -> None:
-    """A route that a container on an internal network adds does not lead out of the network.
+    """A container on an internal network that adds a static route still reaches no outside target.
 
-    On an open network the same packets arrive.
+    The same packets from an open network arrive.
     """
     dual = has_ipv6(scene.runtime)
     scene.network("closed", internal=True, ipv6=dual)
@@ -73,7 +73,7 @@ def test_static_route_does_not_lead_out_of_internal_network(
 
 @requirement("ICC-1")
 def test_peers_do_not_reach_each_other_without_icc(scene: Scene) -> None:
-    """Without ICC, containers reach everything except their peers."""
+    """Without inter-container communication (ICC), containers reach all targets but their peers."""
     apart = scene.network("apart", icc=False)
     scene.containers(a=apart, b=apart)
     assert scene.observed() == scene.promised()

@@ -1,4 +1,4 @@
-"""Scenes that the mode suites share besides the reference plan."""
+"""Networks and containers that the mode suites share, in addition to the reference plan."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ in_each_family: Final = pytest.mark.parametrize(
 
 @dataclass(frozen=True, slots=True)
 class BridgeNetwork:
-    """A network with containers on it, and the family in which it is tested."""
+    """A network, the containers on it, and the family in which it is tested."""
 
     scene: Scene
     name: str
@@ -82,8 +82,9 @@ def network(
 ) -> Iterator[BridgeNetwork]:
     """Share containers on a network; tests must not change them.
 
-    On the default network they are those of the reference plan. On the others, `b` is restarted,
-    where the runtime can restart. A runtime without user-defined networks uses the default one.
+    The default network has the containers of the reference plan. On the other networks, container
+    `b` is restarted where the runtime can restart. A runtime without user-defined networks is
+    tested on the default network instead.
     """
     if request.param == "default":
         cast = request.getfixturevalue("cast")
@@ -107,9 +108,9 @@ def network(
 def assert_not_published(
     scene: Scene, mode: Mode, declared: Literal["refused", "warned"], transport: Transport
 ) -> None:
-    """Assert that publishing in `mode` is refused by name or brings a warning.
+    """Assert that publishing a port in `mode` is refused by name or brings a warning.
 
-    Either way the port stays free on the host: a listener there receives every connection.
+    In both cases the port stays free on the host: a listener there receives every connection.
     """
     host, attacker = scene.netns(HOST), scene.netns(ATTACKER)
     before, port = host.snapshot(), free_port(host, transport)

@@ -1,4 +1,4 @@
-"""Mode bridge: a veth pair into the runtime's bridge, an address on its network, masquerading.
+"""Mode bridge: a veth pair to the runtime's bridge, an address of its subnet, and masquerading.
 
 The tests run on the default network, on a user-defined one, and on one with both families.
 """
@@ -45,7 +45,7 @@ from suites.modes.conftest import BridgeNetwork, in_each_family
 
 @requirement("BR-1")
 def test_bridged_container_has_only_lo_and_eth0(network: BridgeNetwork) -> None:
-    """A bridged container has only lo and eth0, both up, and a process inside sees the same."""
+    """A bridged container has only lo and eth0, both up, and exec'd processes see the same."""
     for name in network.containers:
         links = network.scene[name].net.links()
         assert links.keys() == {"lo", "eth0"}, name
@@ -72,7 +72,7 @@ def test_bridged_container_has_one_reported_address_per_family(network: BridgeNe
 
 @requirement("BR-1")
 def test_loopback_addresses_of_bridged_container_are_as_declared(network: BridgeNetwork) -> None:
-    """A bridged container's lo has 127.0.0.1/8, and ::1 where the network or runtime has IPv6."""
+    """A bridged container's lo has 127.0.0.1/8, and has ::1 if the network or runtime has IPv6."""
     six = any(item.version == 6 for item in network.facts().gateways)
     wanted = {"127.0.0.1/8"}
     if six or network.scene.runtime.dialect.bridge_loopback6:
@@ -96,7 +96,7 @@ def test_default_bridge_name_and_address_are_as_declared(
 ) -> None:
     """The default bridge is up and has the name and address that the runtime declares.
 
-    A container is on it, because some runtimes create a bridge only then.
+    A container is on the bridge, because some runtimes create it with the first container.
     """
     assert CONTAINER01 in {item.name for item in cast.plan.containers}
     facts = runtime.network_facts(DEFAULT_NETWORK)
@@ -110,7 +110,10 @@ def test_default_bridge_name_and_address_are_as_declared(
 
 @requirement("BR-2")
 def test_bridged_container_has_only_default_and_on_link_routes(network: BridgeNetwork) -> None:
-    """A bridged container has one default route by the bridge and one on-link route per family."""
+    """A bridged container's only routes are, per family, a default route and an on-link route.
+
+    The default route leads to the bridge.
+    """
     for name in network.containers:
         inside = network.scene[name].net
         eth0 = inside.links()["eth0"].ifindex
@@ -165,7 +168,7 @@ def test_addresses_of_bridged_containers_are_unique_host_addresses(network: Brid
 
 @requirement("BR-11")
 def test_macs_of_bridged_containers_are_unique_and_as_declared(network: BridgeNetwork) -> None:
-    """Containers' MACs are unique, unicast and locally administered, and derived as declared."""
+    """Containers' MACs are unique, unicast, locally administered, and derived as declared."""
     derived = network.scene.runtime.dialect.mac == "from-address"
     inside = {name: network.scene[name].net for name in network.containers}
     macs = {name: mac_bytes(net.links()["eth0"].mac) for name, net in inside.items()}
@@ -189,13 +192,13 @@ def test_macs_of_bridged_containers_are_unique_and_as_declared(network: BridgeNe
         pytest.param((NS1, NS2), 1, id="behind-the-host", marks=requirement("BR-6")),
     ],
 )
-def test_reply_ttl_of_bridged_container_shows_the_routers(
+def test_replies_to_bridged_container_have_ttl_64_minus_routers(
     network: BridgeNetwork, targets: tuple[str, ...], routers: int
 ) -> None:
-    """Replies to a bridged container have TTL 64 minus the routers on the way.
+    """Replies to a bridged container have TTL 64 minus the number of routers on the way.
 
-    That is 64 on link and from the host's own addresses, and 63 behind the host. By every protocol,
-    the targets answer as promised.
+    The TTL is 64 on link and from the host's own addresses, and 63 behind the host. The targets
+    answer as promised by ICMP, UDP and TCP.
     """
     pairs = cells(network.containers, targets or network.containers, families=(network.family,))
     row = network.scene.promised([cell for cell in pairs if cell.source != cell.target])
@@ -215,9 +218,9 @@ def test_reply_ttl_of_bridged_container_shows_the_routers(
 def test_internet_replies_to_bridged_container_and_sees_host_address(
     network: BridgeNetwork, target: str
 ) -> None:
-    """The internet replies to a bridged container and sees only the host's address.
+    """The internet answers a bridged container and sees only the host's address.
 
-    The host and every router decrement the TTL.
+    The TTL of the reply is 64 minus one for the host and one for each router on the way.
     """
     scene, family = network.scene, network.family
     row = scene.promised(list(cells(network.containers, (target,), families=(family,))))
@@ -248,7 +251,7 @@ def test_internet_server_sees_host_address_of_bridged_container(
 def test_no_packet_with_container_address_leaves_the_host(
     network: BridgeNetwork, host: NetnsView, internet: NetnsView
 ) -> None:
-    """No packet with a container's address leaves the host: the host masquerades all of them."""
+    """The host masquerades all packets of containers: none leaves with a container's address."""
     scene, family, subnet = network.scene, network.family, network.gateway().network
     with host.capture("eth0") as lan, internet.capture("eth0") as wire:
         scene.observed(list(cells(network.containers, (INTERNET, BY_NAME), families=(family,))))
@@ -269,7 +272,7 @@ def test_outsider_opens_no_ipv6_flow_to_unpublished_container(
 ) -> None:
     """No outsider opens an IPv6 flow to an unpublished container, even with a static route.
 
-    The host reaches the container.
+    As a control, the host reaches the container.
     """
     scene, family = network.scene, network.family
     control = scene.promised(list(cells((HOST,), network.containers, families=(family,))))

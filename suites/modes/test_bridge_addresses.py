@@ -20,7 +20,7 @@ GATEWAY_IN_THE_MIDDLE = IPv4Address("172.29.5.11")
 
 @requirement("BR-10")
 def test_addresses_of_twenty_containers_are_unique(twenty_containers: Scene) -> None:
-    """Twenty containers, the host and the bystanders share no address."""
+    """Twenty containers, the host and the bystanders all have different addresses."""
     held = [
         [item.ip for item in twenty_containers.netns(name).interfaces() if not item.ip.is_loopback]
         for name in (*members(twenty_containers), HOST, NS1, NS2)
@@ -34,7 +34,10 @@ def test_addresses_of_twenty_containers_are_unique(twenty_containers: Scene) -> 
 def test_addresses_of_twenty_containers_are_host_addresses_of_the_subnet(
     twenty_containers: Scene, runtime: Adapter
 ) -> None:
-    """No container has the network's, the broadcast's or the gateway's address."""
+    """Twenty containers' addresses are in the subnet, and none is reserved.
+
+    The reserved addresses are those of the network, the broadcast and the gateway.
+    """
     gateways = runtime.network_facts(DEFAULT_NETWORK).gateways
     (gateway,) = (item for item in gateways if isinstance(item, IPv4Interface))
     network = gateway.network
@@ -45,7 +48,7 @@ def test_addresses_of_twenty_containers_are_host_addresses_of_the_subnet(
 
 @requirement("BR-10")
 def test_reported_endpoint_matches_interface_of_bridged_container(twenty_containers: Scene) -> None:
-    """The reported address and MAC of every container are those of its eth0."""
+    """For each container the runtime reports the address and MAC of the container's eth0."""
     for name in members(twenty_containers):
         endpoint, inside = twenty_containers[name].endpoint(), twenty_containers[name].net
         assert endpoint.address in inside.interfaces("eth0")
@@ -56,9 +59,9 @@ def test_reported_endpoint_matches_interface_of_bridged_container(twenty_contain
 def test_small_network_assigns_every_usable_address(
     scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """A small network assigns every usable address, and then refuses the next start.
+    """A small network assigns all its usable addresses, and then refuses the next container.
 
-    The gateway is in the middle of the subnet.
+    The gateway has an address in the middle of the subnet.
     """
     small = scene.network("small", subnet=SMALL, gateway=GATEWAY_IN_THE_MIDDLE)
     usable = set(SMALL.hosts()) - {GATEWAY_IN_THE_MIDDLE}
@@ -75,7 +78,10 @@ def test_small_network_assigns_every_usable_address(
 @requirement("BR-10")
 @pytest.mark.parametrize("part", ["172.29.6.0/30", "172.29.6.252/30"], ids=["first", "last"])
 def test_range_at_subnet_boundary_excludes_reserved_address(scene: Scene, part: str) -> None:
-    """A range at a subnet's boundary assigns neither the network's nor the broadcast's address."""
+    """A network with an IP range at the start or end of its subnet assigns no reserved address.
+
+    The reserved addresses are those of the network and the broadcast.
+    """
     subnet, part4 = IPv4Network("172.29.6.0/24"), IPv4Network(part)
     scene.network("ranged", subnet=subnet, gateway=subnet[100], ip_range=part4)
     usable = set(subnet.hosts()) & set(part4)
@@ -100,7 +106,7 @@ def test_freed_address_is_reused_as_declared(scene: Scene, runtime: Adapter) -> 
 def test_macs_of_twenty_containers_are_unique_on_the_network(
     twenty_containers: Scene, host: NetnsView
 ) -> None:
-    """Containers and the host's bridge ports share no MAC."""
+    """Twenty containers and the host's links all have different MACs."""
     macs = [twenty_containers[name].net.links()["eth0"].mac for name in members(twenty_containers)]
     assert len(set(macs)) == len(macs)
     assert not set(macs) & {link.mac for link in host.links().values()}
@@ -120,7 +126,7 @@ def test_macs_of_containers_are_unicast_and_locally_administered(twenty_containe
 def test_macs_of_containers_are_derived_as_declared(
     twenty_containers: Scene, runtime: Adapter
 ) -> None:
-    """A container's MAC is 02:42 and its IPv4 address exactly where the runtime declares so."""
+    """A container's MAC is 02:42 plus its IPv4 address exactly if the runtime declares so."""
     derived = runtime.dialect.mac == "from-address"
     for name in members(twenty_containers):
         inside = twenty_containers[name].net
@@ -131,10 +137,10 @@ def test_macs_of_containers_are_derived_as_declared(
 
 @requirement("BR-11")
 def test_mac_of_recreated_container_is_as_declared(scene: Scene, runtime: Adapter) -> None:
-    """A container's MAC after removal and recreation is equal or different, as declared.
+    """A container that is removed and created again has the same MAC or another one, as declared.
 
-    It is equal where it derives from the name, different where it is random, and otherwise depends
-    on the address.
+    The MAC is the same if it derives from the name, and another if it is random. Otherwise it
+    depends on the address.
     """
     again = []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Mode bridge as seen by outsiders, which open no flow to an unpublished container."""
+"""Outsiders and containers in mode bridge: outsiders open no flow to an unpublished container."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.testbench.netns_view import NetnsView
 from harness.testbench.scene import Scene
 
 THROUGH_THE_HOST: Final = {ATTACKER: NS1, INTERNET: NS1, NS1: INTERNET, NS2: INTERNET}
-"""Targets that each outsider reaches through the host, as controls of the forwarding."""
+"""Targets that each outsider reaches through the host, as a control that it forwards."""
 
 
 @requirement("BR-9")
@@ -54,9 +54,9 @@ def test_outsider_opens_no_flow_to_unpublished_container(cast: Scene, outsider: 
 def test_no_packet_of_outsider_enters_unpublished_container(
     cast: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """An outsider's packets to an unpublished container arrive at the host and go no further.
+    """The host forwards an outsider's packets to an unpublished container only if declared.
 
-    A runtime may declare that the host forwards them.
+    As a control, the packets arrive at the host.
     """
     inside = cast[CONTAINER01].net
     attack = IP(src=str(cast.world.address(ATTACKER, 4)), dst=str(inside.address(4)))
@@ -71,7 +71,7 @@ def test_no_packet_of_outsider_enters_unpublished_container(
 
 @requirement("BR-9")
 def test_outgoing_flow_opens_no_other_port_of_container(cast: Scene, runtime: Adapter) -> None:
-    """An outgoing UDP flow lets in its server's replies and no packet to another port.
+    """A container's UDP flow lets in replies from its server, and no packet to another port.
 
     A runtime may declare that the host forwards such packets.
     """

@@ -1,4 +1,4 @@
-"""Mode bridge: no port is intercepted or closed on the way."""
+"""Mode bridge: the host intercepts and blocks no port of a container or its targets."""
 
 from __future__ import annotations
 

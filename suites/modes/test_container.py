@@ -1,4 +1,4 @@
-"""Mode container:<id>: shares only the network namespace of another container."""
+"""Mode container:<id>, in which a container shares only the network namespace of another one."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ WORDS: Final = {
     "dns": r"\bdns\b",
     "add-host": r"add-host|host-to-ip|extra host",
 }
-"""Patterns of the words by which a refusal names an option."""
+"""Patterns that match the name of an option in an error message."""
 
 
 # --- one namespace -----------------------------------------------------------------
@@ -66,7 +66,7 @@ WORDS: Final = {
 def test_joining_container_is_in_netns_of_joined_container(cast: Scene, host: NetnsView) -> None:
     """A joining container is in the joined container's netns, not in the host's or a peer's.
 
-    Exec'd processes are in it too.
+    Processes that are exec'd in the joining container are in that netns too.
     """
     joined = cast[CONTAINER01].net.identity
     assert cast[JOINER].net.identity == joined
@@ -106,9 +106,9 @@ def test_joining_and_joined_container_see_the_same_network_state(
 def test_joining_and_joined_container_share_one_port_space(
     cast: Scene, family: Family, transport: Transport
 ) -> None:
-    """A port bound in a joined or joining container cannot be bound in the other.
+    """A port bound in a joined or joining container cannot be bound in the other one.
 
-    A peer can bind it.
+    A peer can bind the same port.
     """
     one, other = cast[CONTAINER01].net, cast[JOINER].net
     for first, second in ((one, other), (other, one)):
@@ -128,7 +128,7 @@ def test_joining_and_joined_container_share_one_port_space(
 def test_joining_and_joined_container_share_the_loopback(
     cast: Scene, runtime: Adapter, family: Family, transport: Transport
 ) -> None:
-    """A loopback listener of a joined or joining container answers in both, and not in a peer."""
+    """A loopback listener in a joined or joining container answers in both, and in no peer."""
     one, other = cast[CONTAINER01].net, cast[JOINER].net
     loopback = LOOPBACKS[family]
     if family == 6 and not runtime.dialect.bridge_loopback6:
@@ -155,7 +155,7 @@ def test_joining_and_joined_container_share_the_loopback(
 def test_joining_container_has_its_own_pid_and_mount_namespace(cast: Scene, kind: str) -> None:
     """A joining container has its own PID and mount namespaces.
 
-    They are neither the joined container's nor the host's.
+    These differ from the namespaces of the joined container and of the host.
     """
     own = cast[JOINER].namespace(kind)
     assert own != cast[CONTAINER01].namespace(kind)
@@ -164,7 +164,7 @@ def test_joining_container_has_its_own_pid_and_mount_namespace(cast: Scene, kind
 
 @requirement("CTR-5")
 def test_files_of_joined_container_are_absent_in_joining_container(scene: Scene) -> None:
-    """A file that a joined container writes is absent in the joining container."""
+    """A file that the joined container writes does not exist in the joining container."""
     home = scene.container("home", Bridge())
     joiner = scene.container("joiner", Joined("home"))
     home.exec("sh", "-c", "echo here > /only-here")
@@ -175,9 +175,9 @@ def test_files_of_joined_container_are_absent_in_joining_container(scene: Scene)
 
 @requirement("CTR-5")
 def test_joining_container_shares_uts_namespace_as_declared(cast: Scene, runtime: Adapter) -> None:
-    """A joining and a joined container share one UTS namespace exactly where declared.
+    """A joining and a joined container share one UTS namespace only if the runtime declares so.
 
-    Neither is in the host's.
+    Neither of the two is in the host's UTS namespace.
     """
     own, joined = cast[JOINER].namespace("uts"), cast[CONTAINER01].namespace("uts")
     assert (own == joined) == (runtime.dialect.joined_hostname == "shared")
@@ -191,7 +191,10 @@ def test_joining_container_shares_uts_namespace_as_declared(cast: Scene, runtime
 def test_joining_unknown_container_is_refused(
     scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """Joining an unknown container is refused with an error that names it and leaves nothing."""
+    """Joining an unknown container is refused with an error that contains its name.
+
+    The attempt leaves nothing.
+    """
     before = host.snapshot()
     refused = scene.refusal("joiner", Joined("nobody-of-that-name"))
     assert "nobody-of-that-name" in refused.said
@@ -204,9 +207,10 @@ def test_joining_unknown_container_is_refused(
 def test_joining_stopped_container_is_handled_as_declared(
     scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """Joining a stopped container starts it or is refused by name, as the runtime declares.
+    """Joining a stopped container starts that container or is refused, as the runtime declares.
 
-    A refusal leaves nothing. Joining succeeds once the container runs.
+    The error names the stopped container, and the attempt leaves nothing. Joining succeeds once the
+    container runs.
     """
     home = scene.container("home", Bridge())
     home.stop()
@@ -228,9 +232,9 @@ def test_joining_stopped_container_is_handled_as_declared(
 def test_options_that_contradict_joining_are_refused_by_name(
     scene: Scene, runtime: Adapter, host: NetnsView
 ) -> None:
-    """Options that contradict joining are refused by name exactly where declared.
+    """Options that a joining container cannot have are refused by name exactly if declared.
 
-    Nothing is left. Only options that the runtime claims are tried.
+    A refusal leaves nothing. The test tries only options that the adapter declares as features.
     """
     scene.container("home", Bridge())
     scene.container("joiner", Joined("home")).remove()
@@ -265,10 +269,10 @@ def test_options_that_contradict_joining_are_refused_by_name(
 
 @requirement("CTR-8")
 @pytest.mark.parametrize("mode", [Bridge(), Nothing(), Host()], ids=str)
-def test_joining_a_joining_container_leads_to_the_same_netns(
+def test_chain_of_joining_containers_shares_one_netns(
     scene: Scene, mode: Bridge | Nothing | Host
 ) -> None:
-    """A container that joins a joining container is in the netns of the chain's first container."""
+    """All containers in a chain of joining containers are in the netns of the first one."""
     scene.container("first", mode)
     scene.container("second", Joined("first"))
     scene.container("third", Joined("second"))
@@ -277,12 +281,12 @@ def test_joining_a_joining_container_leads_to_the_same_netns(
 
 
 @requirement("CTR-9")
-def test_end_of_joining_container_leaves_network_of_joined_container(
+def test_end_of_joining_container_does_not_change_network_of_joined_container(
     scene: Scene, host: NetnsView
 ) -> None:
-    """The end of a joining container leaves the joined container's network unchanged.
+    """Stop and removal of a joining container do not change the joined container's network.
 
-    The joining container is first stopped, then removed. The internet still answers.
+    The joined container still reaches the internet.
     """
     home = scene.container("home", Bridge())
     before, outside = home.net.snapshot(), host.snapshot()
@@ -298,7 +302,7 @@ def test_end_of_joining_container_leaves_network_of_joined_container(
 
 @requirement("CTR-9", "PUB-1")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_end_of_joining_container_leaves_published_ports_of_joined_container(
+def test_published_ports_of_joined_container_survive_end_of_joining_container(
     scene: Scene, host: NetnsView, transport: Transport
 ) -> None:
     """The joined container's published ports still answer after a joining container is removed."""
@@ -315,9 +319,9 @@ def test_end_of_joining_container_leaves_published_ports_of_joined_container(
 def test_joining_container_survives_stop_of_joined_container_as_declared(
     scene: Scene, runtime: Adapter
 ) -> None:
-    """When the joined container stops, the joining one keeps its network, only lo, or ends.
+    """When the joined container stops, the joining one keeps its network, keeps only lo, or ends.
 
-    The runtime declares which, or that it refuses the stop.
+    The runtime declares one of these, or that it refuses to stop the joined container.
     """
     home = scene.container("home", Bridge())
     joiner = scene.container("joiner", Joined("home"))

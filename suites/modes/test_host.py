@@ -1,4 +1,4 @@
-"""Mode host: the container shares the host's network namespace."""
+"""Mode host, in which a container shares the host's network namespace."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ def test_host_mode_container_changes_nothing_on_the_host(fresh_scene: Scene) -> 
 
 @requirement("HOST-2", "PUB-1")
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_host_mode_container_leaves_published_ports_of_others(
+def test_published_ports_survive_lifecycle_of_host_mode_container(
     scene: Scene, host: NetnsView, transport: Transport
 ) -> None:
     """Published ports of other containers survive start and removal of a host-mode container.
 
-    They answer to the LAN and on 127.0.0.1.
+    The ports answer the LAN, and answer the host at 127.0.0.1.
     """
     web = scene.container("web", Bridge(), ports=(Publish(PUBLISHED, INSIDE, transport),))
     with Listener(web.net, transport, port=INSIDE) as listener:
@@ -122,7 +122,7 @@ def test_host_mode_container_leaves_published_ports_of_others(
 def test_listener_in_host_mode_container_is_a_listener_on_the_host(
     cast: Scene, host: NetnsView, family: Family, transport: Transport
 ) -> None:
-    """A listener in a host-mode container answers at the host's addresses and occupies its port."""
+    """A listener in a host-mode container answers at the host's addresses and occupies the port."""
     address = cast.world.address(HOST, family)
     with Listener(cast[ON_HOST].net, transport, family=family) as listener:
         callers = [cast.netns(ATTACKER), host]
@@ -144,7 +144,7 @@ def test_listener_in_host_mode_container_is_a_listener_on_the_host(
 def test_host_mode_packets_carry_untranslated_host_address(
     cast: Scene, internet: NetnsView, family: Family, transport: Transport
 ) -> None:
-    """The internet sees a host-mode container's packets with its socket's own address and port."""
+    """A host-mode container's packets reach the internet with an untranslated source and port."""
     address = internet.address(family)
     assert address is not None
     exchange = ask_echo_service(cast[ON_HOST].net, address, transport)
@@ -192,7 +192,7 @@ def test_net_sysctl_is_refused_in_host_mode(
 def test_net_sysctl_is_refused_for_container_joining_host_mode(
     scene: Scene, host: NetnsView
 ) -> None:
-    """A net.* sysctl is refused for a container that joins a host-mode container, in any chain."""
+    """A net.* sysctl is refused for a container that joins host mode, directly or by a chain."""
     key = "net.ipv4.ip_default_ttl"
     scene.container("guest", Host())
     scene.container("between", Joined("guest"))
@@ -207,9 +207,9 @@ def test_net_sysctl_is_refused_for_container_joining_host_mode(
 
 @requirement("HOST-5")
 def test_net_sysctl_is_set_in_netns_of_bridged_container(scene: Scene, host: NetnsView) -> None:
-    """A net.* sysctl of a bridged container is set in its own netns and not on the host.
+    """A net.* sysctl of a bridged container is set in the container's netns and not on the host.
 
-    The option itself is valid.
+    This is the control that the option, which host mode refuses, is valid.
     """
     key = "net.ipv4.ip_default_ttl"
     value = host.sysctl(key)
@@ -222,9 +222,9 @@ def test_net_sysctl_is_set_in_netns_of_bridged_container(scene: Scene, host: Net
 def test_abstract_sockets_of_daemons_are_unreachable_in_host_mode(
     cast: Scene, host: NetnsView
 ) -> None:
-    """A host-mode container reaches no abstract socket of the runtime's daemons.
+    """A host-mode container reaches no abstract Unix socket of the runtime's daemons.
 
-    It does reach the test's own control listener.
+    As a control, it reaches an abstract socket of the test.
     """
     with host.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
         control.bind("")  # the kernel chooses the name
@@ -238,8 +238,8 @@ def test_abstract_sockets_of_daemons_are_unreachable_in_host_mode(
 def test_publishing_in_host_mode_is_refused_or_warned_about(
     scene: Scene, runtime: Adapter, transport: Transport
 ) -> None:
-    """Publishing a port in host mode is refused or discarded with a warning, as declared.
+    """Publishing a port in host mode is refused, or ignored with a warning, as declared.
 
-    Either way the port stays free on the host.
+    In both cases the port stays free on the host.
     """
     assert_not_published(scene, Host(), runtime.dialect.host_publish, transport)

@@ -1,4 +1,4 @@
-"""Mode none with a veth end that is moved in manually, without the runtime."""
+"""Mode none with a veth end that is moved into the container manually, without the runtime."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ONE_ROUTER_AWAY = (NS1, NS2)
 
 @requirement("ATT-2")
 def test_later_process_sees_manually_attached_interface(attached: Scene) -> None:
-    """A process that starts after a manual attach sees eth0 beside lo."""
+    """A process that starts after a manual attach sees eth0 in addition to lo."""
     seen = container.view(attached[ALONE])
     assert seen.interfaces == {"lo", "eth0"}
     assert seen.netns == attached[ALONE].net.identity[1]
@@ -47,7 +47,7 @@ def test_later_process_sees_manually_attached_interface(attached: Scene) -> None
 
 @requirement("ATT-2")
 def test_manually_attached_interface_keeps_its_setup(attached: Scene, runtime: Adapter) -> None:
-    """A manually attached interface keeps exactly the assigned address and default route."""
+    """A manually attached interface has exactly the address and default route that were set."""
     network = runtime.network_facts(DEFAULT_NETWORK)
     inside = attached[ALONE].net
     eth0 = inside.links()["eth0"]
@@ -75,12 +75,12 @@ def test_manually_attached_container_reaches_promised_targets(attached: Scene) -
     [(ON_LINK, START_TTL), (ONE_ROUTER_AWAY, START_TTL - 1)],
     ids=["on-link", "behind-one-router"],
 )
-def test_reply_ttl_of_manually_attached_container_shows_the_routers(
+def test_replies_to_manually_attached_container_have_ttl_64_minus_routers(
     attached: Scene, targets: tuple[str, ...], ttl: int
 ) -> None:
     """Replies to a manually attached container have TTL 64 on link and 63 behind one router.
 
-    The host's own addresses count as on link.
+    Replies from the host's own addresses have TTL 64.
     """
     pings = list(cells((ALONE,), targets, (Protocol.ICMP,), (4,)))
     seen = attached.observed(pings)
@@ -88,12 +88,12 @@ def test_reply_ttl_of_manually_attached_container_shows_the_routers(
 
 
 @requirement("ATT-3")
-def test_internet_reply_to_manually_attached_container_has_expected_ttl(
+def test_internet_reply_to_manually_attached_container_has_ttl_64_minus_routers(
     attached: Scene, runtime: Adapter
 ) -> None:
-    """The internet replies to a manually attached container, and each router decrements the TTL.
+    """The internet's reply to a manually attached container has TTL 64 minus one per router.
 
-    The target is a name where a resolver is configured.
+    The container sends to a name if it has a resolver, otherwise to an address.
     """
     ping = Cell(ALONE, BY_NAME if runtime.dialect.none_resolver else INTERNET, Protocol.ICMP, 4)
     seen = attached.observed([ping])[ping]

@@ -1,7 +1,7 @@
 """Lifecycle of a manually attached container: named netns, exec, removal and restart.
 
 Only one container at a time can be attached to a network manually, so these tests do not share the
-scene of `test_manual_attach.py`.
+containers of `test_manual_attach.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.testbench.scene import Scene
 def test_container_netns_can_be_named_and_entered_from_outside(
     scene: Scene, host: NetnsView
 ) -> None:
-    """A container's netns can be named by its pid's /proc/PID/ns/net and entered by that name."""
+    """The host can name a container's netns by /proc/PID/ns/net, and enter it by that name."""
     alone = scene.container("alone", Nothing())
     with container.named(scene.world.host, alone) as view:
         assert view.identity == alone.net.identity
@@ -31,7 +31,7 @@ def test_container_netns_can_be_named_and_entered_from_outside(
 
 @requirement("ATT-1", "ATT-2")
 def test_veth_moved_by_netns_name_arrives_in_the_container(scene: Scene) -> None:
-    """A veth end that is moved by the name of a container's netns arrives in the container."""
+    """A veth end that is moved to the named netns of a container appears in the container."""
     alone = _alone(scene)
     with container.named(scene.world.host, alone) as view:
         alone.attach()
@@ -54,8 +54,8 @@ def test_removal_of_manually_attached_container_removes_its_veth_pair(
 
 
 @requirement("ATT-4")
-def test_bridge_port_of_removed_container_can_be_reused(scene: Scene, host: NetnsView) -> None:
-    """A container of the same name can be attached again with the same address after removal."""
+def test_removed_container_can_be_created_and_attached_again(scene: Scene, host: NetnsView) -> None:
+    """After removal, a new container of the same name can be attached with the same address."""
     scene.container("peer", Bridge())
     for _ in range(2):
         alone = scene.container("alone", Nothing())
@@ -68,7 +68,7 @@ def test_bridge_port_of_removed_container_can_be_reused(scene: Scene, host: Netn
 
 @requirement("ATT-5")
 def test_manual_attach_survives_exec(scene: Scene) -> None:
-    """A manually attached container's links, addresses and routes are the same after an exec."""
+    """An exec does not change a manually attached container's links, addresses and routes."""
     alone = _alone(scene)
     alone.attach()
     before = alone.net.snapshot()
@@ -82,7 +82,7 @@ def test_manual_attach_survives_exec(scene: Scene) -> None:
 def test_restart_of_manually_attached_container_leaves_only_lo(
     scene: Scene, host: NetnsView
 ) -> None:
-    """A restarted container that was manually attached has only lo, and the host keeps nothing."""
+    """A manually attached container has only lo after a restart, and the host keeps no veth end."""
     alone = _alone(scene)
     alone.attach()
     assert "eth0" in alone.net.links()
@@ -96,13 +96,13 @@ def test_restart_of_manually_attached_container_leaves_only_lo(
 
 
 def _alone(scene: Scene) -> Container:
-    """Start a container to attach, beside a peer that keeps the bridge in existence."""
+    """Start the container to attach, and a peer that keeps the bridge in existence."""
     scene.container("peer", Bridge())
     return scene.container("alone", Nothing())
 
 
 def wait_for_the_end_of(alone: Container, host: NetnsView) -> None:
-    """Wait until the kernel has removed the netns, which it does asynchronously."""
+    """Wait until the kernel has removed the container's netns, which happens asynchronously."""
     end = host_end(alone.name)
     until(host, lambda: end not in host.links(), f"the link {end} is removed")
 

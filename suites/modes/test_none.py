@@ -1,4 +1,4 @@
-"""Mode none: a network namespace with only a loopback."""
+"""Mode none, in which a container has a network namespace with only a loopback."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from suites.modes.conftest import assert_not_published
 def test_container_without_network_has_its_own_netns(cast: Scene, host: NetnsView) -> None:
     """A container without a network has its own netns, not the host's or another container's.
 
-    Exec'd processes are in it too.
+    Processes that are exec'd in the container are in that netns too.
     """
     own = cast[ALONE].net.identity
     others = [spec.name for spec in cast.plan.containers if spec.name != ALONE]
@@ -53,7 +53,7 @@ def test_two_containers_without_network_have_separate_netns(scene: Scene) -> Non
 
 @requirement("NONE-2")
 def test_container_without_network_has_only_lo(cast: Scene, runtime: Adapter) -> None:
-    """A container without a network has only lo, which is up and has 127.0.0.1/8 where declared."""
+    """A container without a network has only lo, which is up and has 127.0.0.1/8 if declared."""
     inside = cast[ALONE].net
     assert set(inside.links()) == {"lo"}
     assert inside.links()["lo"].up == runtime.dialect.none_loopback
@@ -65,7 +65,7 @@ def test_container_without_network_has_only_lo(cast: Scene, runtime: Adapter) ->
 
 @requirement("NONE-2", "NONE-3", "NONE-6", "LIFE-7")
 def test_restarted_container_without_network_has_only_lo(scene: Scene) -> None:
-    """A restarted container without a network has only lo, as before, and no route."""
+    """A restarted container without a network has only lo, unchanged, and no route."""
     alone = scene.container("alone", Nothing())
     before = loopback_of(alone)
     alone.stop()
@@ -79,7 +79,7 @@ def test_restarted_container_without_network_has_only_lo(scene: Scene) -> None:
 def test_container_without_network_has_empty_main_routing_table(cast: Scene) -> None:
     """A container without a network has an empty main routing table in both families.
 
-    A bridged container's table is the control.
+    As a control, a bridged container's table has routes.
     """
     assert cast[CONTAINER01].net.routes()
     assert cast[ALONE].net.routes() == []
@@ -89,7 +89,7 @@ def test_container_without_network_has_empty_main_routing_table(cast: Scene) -> 
 def test_loopback_of_container_without_network_replies_with_ttl_64(
     cast: Scene, runtime: Adapter
 ) -> None:
-    """In a container without a network, 127.0.0.1 replies with TTL 64, over ICMP, UDP and TCP."""
+    """In a container without a network, 127.0.0.1 replies by ICMP, UDP and TCP, with TTL 64."""
     row = cast.promised().select(source=ALONE, target=LOOPBACK, family=4)
     assert cast.observed(row) == row
     there = Outcome.REPLY if runtime.dialect.none_loopback else Outcome.NO_ROUTE
@@ -99,8 +99,8 @@ def test_loopback_of_container_without_network_replies_with_ttl_64(
 
 
 @requirement("NONE-4")
-def test_targets_of_container_without_network_fail_at_once(cast: Scene) -> None:
-    """Every target of a container without a network, except its loopback, fails at once.
+def test_container_without_network_gets_no_route_at_once(cast: Scene) -> None:
+    """A container without a network gets "no route" at once for every target but its loopback.
 
     The container's own kernel reports the missing route, so no attempt times out.
     """
@@ -114,9 +114,10 @@ def test_targets_of_container_without_network_fail_at_once(cast: Scene) -> None:
 def test_container_without_network_sends_no_frame_to_the_host(
     scene: Scene, host: NetnsView
 ) -> None:
-    """Nothing that a container without a network sends appears on an interface of the host.
+    """No frame of a container without a network appears on an interface of the host.
 
-    It sends pings, UDP, TCP, broadcasts and multicasts. A bridged container is the control.
+    The container sends pings, UDP, TCP, broadcasts and multicasts. A bridged container is the
+    control.
     """
     scene.containers(bridged=Bridge(), alone=Nothing())
     word, port = os.urandom(16), free_port(host, "udp")
@@ -141,7 +142,10 @@ def test_container_without_network_sends_no_frame_to_the_host(
 def test_ipv6_loopback_of_container_without_network_is_as_declared(
     cast: Scene, runtime: Adapter
 ) -> None:
-    """In a container without a network, ::1 is present and answers only where declared."""
+    """A container without a network has ::1 exactly if the runtime declares so.
+
+    If ::1 is present, it answers.
+    """
     declared = runtime.dialect.none_loopback6
     held = [item for item in cast[ALONE].net.interfaces() if item.version == 6]
     assert held == ([IPv6Interface("::1/128")] if declared else [])
@@ -156,7 +160,7 @@ def test_ipv6_loopback_of_container_without_network_is_as_declared(
 def test_publishing_without_network_is_refused_or_warned_about(
     scene: Scene, runtime: Adapter, transport: Transport
 ) -> None:
-    """Publishing a port without a network is refused or discarded with a warning, as declared.
+    """Publishing a port without a network is refused, or ignored with a warning, as declared.
 
     The port stays free on the host, and a refusal leaves nothing.
     """
@@ -164,5 +168,5 @@ def test_publishing_without_network_is_refused_or_warned_about(
 
 
 def loopback_of(container: Container) -> tuple[bool, list[Interface]]:
-    """Return the state and the addresses of a container's lo."""
+    """Return whether a container's lo is up, and the addresses of lo."""
     return container.net.links()["lo"].up, container.net.interfaces("lo")

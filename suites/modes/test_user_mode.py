@@ -1,4 +1,4 @@
-"""User-mode networking: a tap interface in the container, behind an unprivileged process.
+"""User-mode networking: a tap in the container, served by an unprivileged process on the host.
 
 The process sends the container's traffic by sockets on the host and listens on published ports. It
 changes no kernel state of the host and needs no root:
@@ -57,7 +57,7 @@ HOST_NAME = "host.containers.internal"
 @requirement("UM-1")
 @pytest.mark.parametrize("name", ALIKE)
 def test_user_mode_container_has_lo_and_one_tap(cast: Scene, runtime: Adapter, name: str) -> None:
-    """A user-mode container has lo and one tap, both up, and a process inside sees the same."""
+    """A user-mode container has only lo and a tap, both up, and exec'd processes see the same."""
     own = {"pasta": "eth0", "slirp4netns": "tap0"}[runtime.dialect.default_network]
     links = cast[name].net.links()
     assert links.keys() == {"lo", own}
@@ -103,7 +103,7 @@ def test_user_mode_netns_belongs_to_unprivileged_user_namespace(
 def test_user_mode_container_reaches_itself(cast: Scene, name: str) -> None:
     """A user-mode container reaches itself at its own addresses and on its loopback.
 
-    Other containers may have the same addresses.
+    The test covers containers that share the same addresses.
     """
     row = cast.promised(list(cells((name,), (SELF, LOOPBACK))))
     assert cast.observed(row) == row
@@ -115,9 +115,9 @@ def test_user_mode_container_reaches_itself(cast: Scene, name: str) -> None:
 @requirement("UM-2")
 @pytest.mark.parametrize("name", [*ALIKE, JOINER])
 def test_targets_beyond_the_host_answer_user_mode_container(cast: Scene, name: str) -> None:
-    """The internet, also by name, and ns1 and ns2 answer a user-mode container.
+    """The internet, by address and by name, ns1 and ns2 answer a user-mode container.
 
-    They see the host's address, as from the host itself.
+    Each of them sees the host's address as the source.
     """
     row = cast.promised(list(cells((name,), (INTERNET, BY_NAME, NS1, NS2))))
     assert cast.observed(row) == row
@@ -138,10 +138,12 @@ def test_internet_server_sees_host_address_of_user_mode_container(
 
 @requirement("UM-3")
 @pytest.mark.parametrize("name", ALIKE)
-def test_host_answers_user_mode_container_at_unshared_addresses(cast: Scene, name: str) -> None:
-    """The host answers a user-mode container at each address that the container does not have.
+def test_host_answers_user_mode_container_at_addresses_that_they_do_not_share(
+    cast: Scene, name: str
+) -> None:
+    """The host answers a user-mode container at each address that the container does not have too.
 
-    These are br0's address, and the LAN address where the container has another one.
+    These are br0's address, and the host's LAN address if the container has another address.
     """
     row = cast.promised(list(cells((name,), (HOST, BR0))))
     assert cast.observed(row) == row
@@ -165,9 +167,9 @@ def test_host_entry_in_hosts_file_of_user_mode_container_leads_to_the_host(
 def test_host_loopback_is_unreachable_for_user_mode_container(
     cast: Scene, host: NetnsView, transport: Transport, family: Family
 ) -> None:
-    """A user-mode container does not reach listeners on the host's loopback.
+    """A user-mode container reaches no listener on the host's loopback.
 
-    Neither a gateway's address nor any address in the container's files leads to them.
+    The container tries its gateways, and every address in its hosts and resolv.conf files.
     """
     inside = cast[CONTAINER01]
     known = {route.via for route in inside.net.routes() if route.via}
@@ -198,9 +200,9 @@ def _addresses(text: str) -> set[Address]:
 @requirement("UM-4")
 @pytest.mark.parametrize("source", [*ALIKE, HOST, NS1, INTERNET, ATTACKER])
 def test_user_mode_container_is_unreachable_by_its_address(cast: Scene, source: str) -> None:
-    """Neither a peer, the host nor an outsider reaches a user-mode container by its address.
+    """Neither a peer, nor the host, nor an outsider reaches a user-mode container by its address.
 
-    An equal address is the caller's own.
+    A client that has the same address reaches only itself.
     """
     row = cast.promised(list(cells((source,), ALIKE)))
     row = row.restrict(cell for cell in row if cell.source != cell.target)
@@ -213,7 +215,7 @@ def test_user_mode_container_is_unreachable_by_its_address(cast: Scene, source: 
 def test_unpublished_listener_of_user_mode_container_is_unreachable(
     cast: Scene, transport: Transport, family: Family
 ) -> None:
-    """Calls to the host's address do not reach an unpublished listener of a user-mode container."""
+    """A user-mode container's unpublished listener is unreachable at the host's address."""
     at = cast.world.address(HOST, family)
     callers = [cast.netns(name) for name in (HOST, ATTACKER, NS1)]
     with Listener(cast[CONTAINER01].net, transport, family=family, port=INSIDE) as listener:
@@ -228,7 +230,7 @@ def test_unpublished_listener_of_user_mode_container_is_unreachable(
 def test_user_mode_container_leaves_host_kernel_state_unchanged(
     scene: Scene, host: NetnsView
 ) -> None:
-    """A user-mode container adds no link, address, route or rule to the host while it runs.
+    """A running user-mode container adds no link, address, route or rule to the host.
 
     The host is also unchanged after the container's stop, restart and removal.
     """
@@ -246,7 +248,10 @@ def test_user_mode_container_leaves_host_kernel_state_unchanged(
 
 @requirement("UM-5")
 def test_user_mode_process_ends_with_the_container(scene: Scene, host: NetnsView) -> None:
-    """Each user-mode container has one unprivileged process on the host, which ends with it."""
+    """Each user-mode container has one unprivileged network process on the host.
+
+    The process ends with the container.
+    """
     inside = scene.world.host
     before = inside.call(_datapaths)
     guest = scene.container("guest", Bridge())
@@ -261,9 +266,9 @@ def test_user_mode_process_ends_with_the_container(scene: Scene, host: NetnsView
 
 @requirement("UM-6")
 def test_rootless_network_is_a_bridge_behind_a_tap(scene: Scene, runtime: Adapter) -> None:
-    """On a rootless network, peers and gateway are on link and everything else is behind a tap.
+    """On a rootless network, peers and gateway are on link, and all other targets behind a tap.
 
-    A container on another network is no peer.
+    A container on another network is not a peer.
     """
     scene.network("lan", ipv6=has_ipv6(runtime))
     scene.containers(a=Bridge("lan"), b=Bridge("lan"), c=Bridge(), d=Host())
@@ -272,7 +277,10 @@ def test_rootless_network_is_a_bridge_behind_a_tap(scene: Scene, runtime: Adapte
 
 @requirement("UM-6")
 def test_rootless_network_has_no_link_on_the_host(scene: Scene, host: NetnsView) -> None:
-    """A rootless network adds no link, route or rule to the host; its netns has the bridge."""
+    """A rootless network adds no link, route or rule to the host: its bridge is elsewhere.
+
+    The bridge is in a network namespace of the user.
+    """
     before = host.snapshot()
     lan = scene.network("lan")
     scene.containers(a=lan, b=lan)

@@ -1,4 +1,4 @@
-"""Fixtures of the packet suites."""
+"""Fixtures of the suites about single packets."""
 
 from __future__ import annotations
 

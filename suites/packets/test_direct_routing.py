@@ -1,4 +1,4 @@
-"""Packets that outsiders route to a container through the host: none arrives."""
+"""Packets that outsiders send to a container's own address, with the host as the router."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONTROL: Final = b"from the host"
 def test_routed_packets_of_outsider_do_not_reach_container(
     trio: ThreeContainers, outsider: str
 ) -> None:
-    """No packet that an outsider routes through the host reaches a container, as declared.
+    """The host drops all packets that an outsider routes to a container, unless declared otherwise.
 
     Some packets look like a reply or like part of a flow.
     """

@@ -1,4 +1,4 @@
-"""Port-unreachable, resets, and ICMP errors that return through the address translation."""
+"""Port-unreachable, TCP resets, and ICMP errors about masqueraded flows."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ PAIRS = [("a", "b"), ("a", GATEWAY), ("a", HOST), ("a", NS1), ("a", INTERNET), (
 def test_closed_udp_port_returns_port_unreachable(
     trio: ThreeContainers, caller: str, target: str
 ) -> None:
-    """A closed UDP port returns port-unreachable at once, with the datagram quoted.
+    """A closed UDP port returns port-unreachable at once; the error quotes the datagram.
 
-    The error comes from the called address.
+    The source of the error is the address to which the datagram was sent.
     """
     port = free_port(trio.netns(target), "udp")
     with (
@@ -57,7 +57,7 @@ def test_closed_udp_port_returns_port_unreachable(
 @requirement("BR-20")
 @pytest.mark.parametrize(("caller", "target"), PAIRS)
 def test_closed_tcp_port_returns_reset(trio: ThreeContainers, caller: str, target: str) -> None:
-    """A closed TCP port returns a reset at once from the called address, and no other packet."""
+    """A closed TCP port returns a reset at once, from the address of the SYN, and nothing else."""
     port = free_port(trio.netns(target), "tcp")
     with (
         trio.capture("a") as wire,
@@ -76,7 +76,7 @@ def test_closed_tcp_port_returns_reset(trio: ThreeContainers, caller: str, targe
 def test_two_containers_with_equal_ports_receive_their_own_icmp_errors(
     trio: ThreeContainers,
 ) -> None:
-    """Two containers that send from the same port to one closed port receive their own errors."""
+    """Two containers that send from one source port to one closed port each get their own error."""
     port = free_port(trio.netns(INTERNET), "udp")
     options = {"port": port, "own_port": OWN_PORT}
     with (
@@ -102,7 +102,7 @@ def test_two_containers_with_equal_ports_receive_their_own_icmp_errors(
 def test_icmp_errors_from_internet_are_translated_back(
     trio: ThreeContainers, protocol: Protocol
 ) -> None:
-    """ICMP errors from the internet reach the container with its own address and port quoted."""
+    """ICMP errors from the internet reach the container and quote its own address and port."""
     for number, kind in enumerate(KINDS):
         own_port = OWN_PORT + number
         with (
@@ -120,9 +120,10 @@ def test_icmp_errors_from_internet_are_translated_back(
 
 @requirement("BR-21")
 def test_icmp_errors_about_unknown_flows_reach_no_container(trio: ThreeContainers) -> None:
-    """ICMP errors that quote an unknown flow or a container's address reach no container.
+    """ICMP errors that quote an unknown flow or an untranslated packet reach no container.
 
-    They are sent to the host, and to the container where unpublished traffic is dropped.
+    The errors are sent to the host's address. They are also sent to the container's address, unless
+    the runtime declares that outsiders reach it.
     """
     direct = trio.scene.runtime.dialect.direct(trio.family)
     addressed = (HOST,) if direct == "accept" else (HOST, "a")
@@ -148,14 +149,14 @@ def test_icmp_errors_about_unknown_flows_reach_no_container(trio: ThreeContainer
 
 
 def arrived(trio: ThreeContainers, wire: Capture, protocol: Protocol) -> Packet:
-    """Return a packet from a container to the internet's echo service, as received there."""
+    """Return the packet of a container to the echo service, as captured at the internet."""
     request = trio.request(protocol, sport=ANY_PORT, dport=ECHO)
     frame = wire.expect_one(trio.ip(HOST, INTERNET) / request, at=trio.at(INTERNET))
     return frame.packet.payload
 
 
 def about(trio: ThreeContainers, kind: str, packet: Packet) -> Packet:
-    """Craft the internet's error about a packet, to its sender."""
+    """Craft an ICMP error from the internet that quotes a packet, and is sent to its source."""
     return trio.ip(INTERNET, HOST) / trio.error(kind) / Raw(bytes(packet))
 
 

@@ -1,4 +1,4 @@
-"""Flows with equal ports, and flows with large transfers."""
+"""Flows with the same source port, and large transfers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from suites.support.three_containers import ThreeContainers
 OWN_PORT: Final = 31045
 ECHO: Final = TCP_PORTS["echo"]
 SIZE: Final = 4 << 20
-"""Bytes of a transfer."""
+"""Length of a transfer in bytes."""
 SHORT: Final = 10_000
 """Bytes of a request and of its response."""
 
@@ -27,7 +27,7 @@ SHORT: Final = 10_000
 def test_two_containers_with_same_source_port_receive_their_own_replies(
     trio: ThreeContainers, protocol: Protocol
 ) -> None:
-    """Two containers that use the same source port to one server receive their own replies."""
+    """Two containers that send from the same source port to one server get their own replies."""
     options = {"port": ECHO, "own_port": OWN_PORT}
     with (
         trio.capture(INTERNET) as wire,
@@ -54,7 +54,7 @@ def test_two_containers_with_same_source_port_receive_their_own_replies(
 def test_large_tcp_transfer_arrives_intact(
     trio: ThreeContainers, caller: str, server: str, *, offload: bool
 ) -> None:
-    """A large TCP transfer arrives intact in both directions, with and without offloads."""
+    """A large TCP transfer arrives intact in both directions, with offloads on and off."""
     transfer = Transfer(trio.netns(caller), trio.netns(server), trio.address(server))
     with contextlib.nullcontext() if offload else without_offload(trio.netns("a")):
         assert transfer.upload(SIZE) == transfer.download(SIZE) == expected(SIZE)

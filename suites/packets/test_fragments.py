@@ -1,4 +1,4 @@
-"""Datagrams larger than the MTU, which pass in fragments and are reassembled."""
+"""Datagrams larger than the MTU, which are sent in fragments and reassembled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PIECE: Final = 1200
 @requirement("BR-23")
 @pytest.mark.parametrize("target", ["b", GATEWAY, HOST, NS1, INTERNET])
 def test_datagram_of_8000_bytes_is_echoed_in_fragments(trio: ThreeContainers, target: str) -> None:
-    """A datagram of 8000 bytes passes in fragments, arrives whole and comes back the same way."""
+    """A datagram of 8000 bytes arrives in fragments, is reassembled, and is echoed the same way."""
     with trio.capture("a") as wire:
         there, back = round_trip(
             trio.netns("a"), trio.netns(target), trio.address(target), DATAGRAM
@@ -46,7 +46,7 @@ def test_datagram_of_8000_bytes_is_echoed_in_fragments(trio: ThreeContainers, ta
 def test_echo_request_of_8000_bytes_is_answered_in_fragments(
     trio: ThreeContainers, target: str
 ) -> None:
-    """An ICMP echo request of 8000 bytes passes in fragments and is answered."""
+    """An ICMP echo request of 8000 bytes is sent in fragments and answered in fragments."""
     with (
         trio.capture("a") as wire,
         trio.client("a", target, Protocol.ICMP, own_port=OWN_PORT) as call,
@@ -60,7 +60,7 @@ def test_echo_request_of_8000_bytes_is_answered_in_fragments(
 
 @requirement("BR-23")
 def test_fragments_in_reverse_order_are_reassembled(trio: ThreeContainers) -> None:
-    """A datagram whose fragments are sent in reverse order is reassembled on the internet."""
+    """The internet reassembles a datagram whose fragments are sent in reverse order."""
     with trio.client("a", INTERNET, Protocol.UDP, port=ECHO, own_port=OWN_PORT) as call:
         for piece in reversed(pieces(trio, DATAGRAM)):
             send_packet(trio.netns("a"), piece)
@@ -68,7 +68,7 @@ def test_fragments_in_reverse_order_are_reassembled(trio: ThreeContainers) -> No
 
 
 def pieces(trio: ThreeContainers, data: bytes) -> list[Packet]:
-    """Craft a datagram from container a to the internet's echo service, in fragments."""
+    """Craft the fragments of a datagram from container `a` to the internet's echo service."""
     datagram = UDP(sport=OWN_PORT, dport=ECHO) / data
     if trio.family == 4:
         whole = trio.ip("a", INTERNET) / datagram

@@ -1,4 +1,4 @@
-"""Packets with unusual IP and transport headers, which arrive like others."""
+"""Packets with unusual IP and transport headers, which must arrive unchanged."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ CLASS: Final = {4: "tos", 6: "tc"}
 @requirement("BR-4", "BR-5", "BR-7", "BR-28")
 @pytest.mark.parametrize("target", ["b", GATEWAY, INTERNET])
 def test_packet_with_unusual_header_arrives_unchanged(trio: ThreeContainers, target: str) -> None:
-    """A packet with a traffic class, ECN, TCP options, no checksum or no payload arrives.
+    """A packet with an unusual header arrives with its traffic class and ECN unchanged.
 
-    Its traffic class and ECN are unchanged.
+    Packets have a traffic class, ECN, TCP options, no UDP checksum or no payload.
     """
     with trio.capture(target) as wire:
         for marked, said in unusual(trio):

@@ -1,4 +1,4 @@
-"""Path MTU discovery over a narrow link: the sender gets the error, and all data arrives."""
+"""Path MTU discovery over a link with a small MTU: the sender gets the error, and data arrives."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from suites.support.features import has_ipv6
 from suites.support.three_containers import DUAL, ThreeContainers, both_families
 
 NARROW: Final = 1400
-"""MTU of the link behind the first router, in bytes. Every other link has 1500."""
+"""MTU in bytes of the link behind the first router. Every other link has 1500 bytes."""
 WIDE: Final = 9000
 TOO_LONG: Final = b"x" * 1440
-"""Payload that with its headers fits an MTU of 1500, and not the narrow one."""
+"""Payload that fits an MTU of 1500 bytes with its headers, but not the MTU `NARROW`."""
 FITS: Final = b"x" * 1300
 FRAGMENTED: Final = b"x" * 3000
 """Payload that fits no link.
@@ -39,7 +39,7 @@ and IP. Over IPv6 it is then dropped at the narrow link.
 OWN_PORT: Final = 31043
 ECHO: Final = UDP_PORTS["echo"]
 SIZE: Final = 300_000
-"""Bytes of a transfer: its frames fit in the buffer of a tap."""
+"""Length of a transfer in bytes, so short that its frames fit in the buffer of a tap."""
 ETHERNET: Final = 14
 """Length of an Ethernet header in bytes."""
 
@@ -48,7 +48,7 @@ pytestmark = both_families
 
 @pytest.fixture(scope="module")
 def narrow_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
-    """Build a separate world with a narrow link, so that no other test sees learned path MTUs."""
+    """Build a separate world with a small-MTU link, so that no other test learns its path MTU."""
     with (
         World.build(Topology(narrow_mtu=NARROW)) as world,
         start_runtime(world) as runtime,
@@ -61,7 +61,7 @@ def narrow_scene(start_runtime: RuntimeStarter) -> Iterator[Scene]:
 
 @pytest.fixture(scope="module")
 def narrow_wires(narrow_scene: Scene) -> Iterator[TapPool]:
-    """Open taps on the namespaces of the narrow world."""
+    """Open packet taps on the namespaces of the world with the small-MTU link."""
     with TapPool() as opened:
         yield opened
 
@@ -70,7 +70,7 @@ def narrow_wires(narrow_scene: Scene) -> Iterator[TapPool]:
 def narrow_trio(
     narrow_scene: Scene, narrow_wires: TapPool, family: Family
 ) -> Iterator[ThreeContainers]:
-    """View a container `a` that does not know the path MTU yet."""
+    """Start a container `a` that does not know the path MTU yet."""
     network = DUAL if family == 6 else DEFAULT_NETWORK
     container = narrow_scene.container("a", Bridge(network))
     narrow_scene.ready()
@@ -83,7 +83,7 @@ def narrow_trio(
 def wide_trio(
     narrow_scene: Scene, narrow_wires: TapPool, family: Family
 ) -> Iterator[ThreeContainers]:
-    """View a container `a` on a network whose links have the largest MTU."""
+    """Start a container `a` on a network whose links have the largest MTU."""
     narrow_scene.network("wide", mtu=WIDE, ipv6=family == 6)
     container = narrow_scene.container("a", Bridge("wide"))
     narrow_scene.ready()
@@ -98,9 +98,9 @@ def wide_trio(
 def test_too_large_packet_is_reported_with_the_mtu(
     narrow_trio: ThreeContainers, protocol: Protocol
 ) -> None:
-    """The router before a narrow link reports a too large packet with the link's MTU.
+    """The router before a small-MTU link reports a too large packet, with the MTU of that link.
 
-    The container's kernel adopts the value.
+    The container's kernel then uses this value as the path MTU.
     """
     with (
         narrow_trio.capture("a", INTERNET) as wire,
@@ -130,7 +130,7 @@ def test_too_large_packet_is_reported_with_the_mtu(
 
 @requirement("BR-22")
 def test_only_the_sender_fragments_after_packet_too_big(narrow_trio: ThreeContainers) -> None:
-    """After packet-too-big, the container fragments its datagrams itself, and they arrive."""
+    """After packet-too-big, the container itself fragments its datagrams, and no router does."""
     with narrow_trio.client("a", INTERNET, Protocol.UDP, port=ECHO) as call:
         call.send(TOO_LONG)
         narrow_trio.settle()
@@ -150,7 +150,7 @@ def test_only_the_sender_fragments_after_packet_too_big(narrow_trio: ThreeContai
 
 @requirement("BR-22")
 def test_large_tcp_transfer_passes_a_narrow_link(narrow_trio: ThreeContainers) -> None:
-    """A large TCP upload and download pass a narrow link with smaller segments."""
+    """A large TCP upload and a download arrive over a small-MTU link, in smaller segments."""
     transfer = Transfer(
         narrow_trio.netns("a"), narrow_trio.netns(INTERNET), narrow_trio.address(INTERNET)
     )
@@ -163,7 +163,7 @@ def test_large_tcp_transfer_passes_a_narrow_link(narrow_trio: ThreeContainers) -
 
 @requirement("BR-22", "NET-8")
 def test_bridge_reports_uplink_mtu_to_network_with_larger_mtu(wide_trio: ThreeContainers) -> None:
-    """The bridge reports the uplink's MTU to a container whose network has a larger MTU."""
+    """If a network has a larger MTU than the uplink, the bridge reports the uplink's MTU."""
     uplink = wide_trio.netns(HOST).links()["eth0"].mtu
     with (
         wide_trio.capture("a") as wire,

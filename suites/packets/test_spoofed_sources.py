@@ -1,4 +1,4 @@
-"""Packets with spoofed sources and packets outside any flow, which must not leave the host."""
+"""Packets with spoofed sources or of no known flow, which must not leave the host untranslated."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_packet_with_spoofed_source_does_not_leave_the_host(
 ) -> None:
     """A packet with a spoofed source does not leave the host, whatever its target.
 
-    The source is a bystander's, a neighbour's, an unassigned or an invalid address.
+    The source is the address of a bystander or neighbour, an unassigned or an invalid address.
     """
     others = (trio.address(name) for name in (HOST, NS1, ATTACKER, INTERNET, GATEWAY))
     spoofed = [*others, *(ip_address(text) for text in UNASSIGNED[trio.family])]
@@ -59,9 +59,10 @@ def test_packet_with_spoofed_source_does_not_leave_the_host(
 def test_invalid_packets_do_not_leave_with_container_address(
     trio: ThreeContainers,
 ) -> None:
-    """Packets that conntrack calls invalid do not leave the host with a container's address.
+    """Packets that conntrack treats as invalid do not leave the host with a container's address.
 
-    They are stray resets and replies, broken checksums and protocols without ports.
+    The packets are stray resets and replies, have wrong checksums, or are of protocols without
+    ports.
     """
     forget_flows(trio)
     odd = invalid_packets(trio)
@@ -74,18 +75,18 @@ def test_invalid_packets_do_not_leave_with_container_address(
 
 
 def forget_flows(trio: ThreeContainers) -> None:
-    """Delete the conntrack entries of container a.
+    """Delete the conntrack entries of container `a`.
 
-    An earlier test's packet from a bystander, routed to the container, may have left a flow without
-    translation. A protocol without ports has one flow for each pair of addresses. Packets of the
-    container would then count as replies of that flow.
+    A packet that a bystander routed to the container in an earlier test may have left a flow
+    without translation. A protocol without ports has only one flow per pair of addresses. The
+    container's packets would then count as replies in that flow.
     """
     with trio.netns(GATEWAY).open() as space, Conntrack(space) as conntrack:
         conntrack.forget(conntrack.of({trio.address("a")}))
 
 
 def invalid_packets(trio: ThreeContainers) -> list[Packet]:
-    """Craft packets of container a that conntrack has no flow for, or cannot parse."""
+    """Craft packets of container `a` that belong to no flow, or that conntrack cannot parse."""
     head = trio.ip("a", INTERNET)
     ports: dict[str, Any] = {"sport": OWN_PORT, "dport": ECHO}
     quoted = trio.ip(INTERNET, "a") / UDP(sport=ECHO, dport=9) / b"never said"
@@ -106,11 +107,11 @@ def invalid_packets(trio: ThreeContainers) -> list[Packet]:
 
 
 def datagram(word: str) -> Packet:
-    """Return a datagram to the echo service."""
+    """Return a UDP datagram to the echo service."""
     return UDP(dport=ECHO) / word.encode()
 
 
 def emit(trio: ThreeContainers, *packets: Packet) -> None:
-    """Send packets unchanged on container a's link towards the bridge."""
+    """Send packets unchanged from container `a`, to the MAC of the bridge."""
     head = Ether(src=trio.mac("a"), dst=trio.mac(GATEWAY))
     send_frame(trio.netns("a"), *(head / packet for packet in packets))

@@ -1,4 +1,4 @@
-"""TTL and hop limit: each router decrements it, and the last one sends time-exceeded."""
+"""TTL and hop limit, which each router decrements, and time-exceeded errors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ECHO_REPLY = {4: ICMP(type=0), 6: ICMPv6EchoReply()}
 @requirement("BR-19")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("target", [NS1, ATTACKER, INTERNET])
-def test_packet_with_ttl_1_brings_time_exceeded_from_the_bridge(
+def test_bridge_returns_time_exceeded_for_packet_with_ttl_1(
     trio: ThreeContainers, target: str, protocol: Protocol
 ) -> None:
-    """A packet with TTL 1 to another network brings time-exceeded from the bridge's address."""
+    """The bridge's address returns time-exceeded for a packet to another network with TTL 1."""
     with (
         trio.capture("a", target) as wire,
         trio.client("a", target, protocol, port=PORT, own_port=IDENTIFIER, ttl=1) as call,
@@ -45,7 +45,7 @@ def test_packet_with_ttl_1_brings_time_exceeded_from_the_bridge(
 @requirement("BR-19", "BR-21")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_each_router_decrements_the_ttl(trio: ThreeContainers, protocol: Protocol) -> None:
-    """Each router on the way to the internet decrements the TTL and reports time-exceeded."""
+    """Each router on the way to the internet decrements the TTL and returns time-exceeded at 0."""
     chain = hops(trio)
     sent = trio.request(protocol, sport=IDENTIFIER, dport=PORT)
     for ttl, hop in enumerate(chain, 1):
@@ -73,7 +73,7 @@ def test_each_router_decrements_the_ttl(trio: ThreeContainers, protocol: Protoco
 def test_packet_with_sufficient_ttl_reaches_the_internet(
     trio: ThreeContainers, protocol: Protocol
 ) -> None:
-    """A packet whose TTL just suffices arrives with TTL 1 from the host's address."""
+    """A packet with just enough TTL reaches the internet with TTL 1 and the host's address."""
     enough = len(hops(trio)) + 1
     with (
         trio.capture(INTERNET) as wire,
@@ -92,8 +92,8 @@ def test_packet_with_sufficient_ttl_reaches_the_internet(
 
 
 @requirement("BR-4", "BR-5", "BR-6", "BR-7")
-def test_replies_to_container_have_ttl_of_the_distance(trio: ThreeContainers) -> None:
-    """ICMP, UDP and TCP replies reach the container with TTL 64 minus the routers on the way."""
+def test_replies_to_container_have_ttl_64_minus_routers(trio: ThreeContainers) -> None:
+    """ICMP, UDP and TCP replies have TTL 64 minus the routers on the way when they arrive."""
     routers = {"b": 0, GATEWAY: 0, HOST: 0, NS1: 1, INTERNET: len(hops(trio))}
     with trio.capture("a") as wire:
         trio.scene.observed(list(cells(("a",), tuple(routers), families=(trio.family,))))
@@ -105,7 +105,7 @@ def test_replies_to_container_have_ttl_of_the_distance(trio: ThreeContainers) ->
 
 
 def hops(trio: ThreeContainers) -> list[Address]:
-    """Return the routers' addresses on the way to the internet, as a container sees them."""
+    """Return the addresses of the routers to the internet, as a container's traceroute has them."""
     topology = trio.scene.world.topology
     links = (topology.link(number)[1] for number in range(1, topology.routers))
     chain = (topology.lan_gateway, *links)

@@ -1,4 +1,4 @@
-"""Fixtures: a container with published ports, a peer, and a container on another network."""
+"""Fixtures with published ports: the container, a peer, and a container on another network."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def transport(request: pytest.FixtureRequest) -> Transport:
 def ports_scene(world: World, runtime: Adapter, family: Family) -> Iterator[Scene]:
     """Share `published`, which publishes `PORTS` on every address; tests must not change it.
 
-    `peer` is on the same network, which is the default one where that has the family. `outside` is
-    on another network, where the runtime has networks.
+    `peer` is on the same network. This is the default network if that has the family, and otherwise
+    a user-defined one. `outside` is on another network, where the runtime has networks.
     """
     dual, here = family == 6, home(runtime, family)
     networks = [NetworkSpec(SHARED_NETWORK, ipv6=dual)] if here == Bridge(SHARED_NETWORK) else []
@@ -73,7 +73,7 @@ def ports_scene(world: World, runtime: Adapter, family: Family) -> Iterator[Scen
 def published(
     ports_scene: Scene, transport: Transport, family: Family
 ) -> Iterator[PublishedContainer]:
-    """Share the published container in one transport and family, with an open listener."""
+    """Return the shared container with one of its ports, in one family, with an open listener."""
     with PublishedContainer(
         ports_scene, ports_scene["published"], transport, family, PORTS[transport]
     ).open() as opened:
@@ -82,7 +82,7 @@ def published(
 
 @pytest.fixture(scope="package")
 def shared_network(world: World, runtime: Adapter) -> Iterator[Callable[[int], PublishNetwork]]:
-    """Return a function from a host port to a view of a shared network with only `BESIDE` on it."""
+    """Return a function from a host port to a network that tests share; only `BESIDE` is on it."""
     networks: tuple[NetworkSpec, ...] = ()
     those: tuple[Family, ...] = (4,)
     where = Bridge()
@@ -98,7 +98,7 @@ def shared_network(world: World, runtime: Adapter) -> Iterator[Callable[[int], P
 
 @pytest.fixture(scope="package")
 def port_numbers() -> Iterator[int]:
-    """Count host ports in steps of 10, so that a port still in use disturbs no later test."""
+    """Yield host ports in steps of 10, so that a port still in use disturbs no later test."""
     return itertools.count(OWN + 10, 10)
 
 
@@ -106,7 +106,7 @@ def port_numbers() -> Iterator[int]:
 def publish_network(
     shared_network: Callable[[int], PublishNetwork], port_numbers: Iterator[int]
 ) -> Iterator[PublishNetwork]:
-    """Return the shared network; containers that the test adds are removed afterwards."""
+    """Yield the shared network, and remove the containers that the test adds."""
     made = shared_network(next(port_numbers))
     yield made
     scene = made.scene

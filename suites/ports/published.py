@@ -1,4 +1,4 @@
-"""A container with published ports, and its clients."""
+"""A container with published ports, and connections of clients to these ports."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from linux.netlink import Netlink
 from linux.readiness import await_local
 
 INSIDE: Final = 31080
-"""Port of listeners inside, outside the kernel's ephemeral range."""
+"""Port of listeners in a container, which is not in the kernel's ephemeral range."""
 CHOSEN: Final = INSIDE + 100
-"""Port of listeners behind an automatic host port."""
+"""Port of listeners in a container to which an automatic host port leads."""
 PORTS: Final[dict[Transport, int]] = {"tcp": 8080, "udp": 8053}
 """Host ports that the shared container publishes on every address."""
 OWN: Final = 8180
-"""First host port that single tests publish."""
+"""First host port that tests publish for themselves."""
 SHARED_NETWORK: Final = "market"
-"""Network of the shared containers where the default network lacks the family."""
+"""Network of the shared containers if the default network lacks the address family."""
 
 
 class PortCall(NamedTuple):
-    """A client's call: the client, the address, and the port, or 0 for the published one."""
+    """A client's attempt to reach an address at a port, or at the published port if `port` is 0."""
 
     caller: str
     address: Address
@@ -53,7 +53,7 @@ class PortCall(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PublishedContainer:
-    """A container that listens on `INSIDE` over one transport, published on `port` of the host."""
+    """A container that listens on `INSIDE` over one transport; host port `port` leads to it."""
 
     scene: Scene
     container: Container
@@ -61,7 +61,7 @@ class PublishedContainer:
     family: Family
     port: int
     listeners: Mapping[Family, Listener] = field(default_factory=dict)
-    """Listeners that stay open; without one, each call opens its own."""
+    """Listeners that stay open. In a family without one, each attempt opens a listener."""
 
     @property
     def network(self) -> str:
@@ -70,11 +70,11 @@ class PublishedContainer:
 
     @property
     def inner_family(self) -> Family:
-        """Return the family in which the container sees a client of `family`."""
+        """Return the family in which the container sees the address of a client of `family`."""
         return inner_family(self.scene.runtime, self.family)
 
     def own(self) -> Address:
-        """Return the container's own address in the inner family."""
+        """Return the container's own address in that inner family."""
         address = self.container.net.address(self.inner_family)
         assert address is not None
         return address
@@ -86,12 +86,12 @@ class PublishedContainer:
 
     @contextmanager
     def open(self) -> Iterator[Self]:
-        """Keep a listener inside open while the body calls."""
+        """Keep a listener open in the container while the body runs."""
         with self.listener() as listener:
             yield replace(self, listeners={self.inner_family: listener})
 
     def listener(self, family: Family | None = None) -> Listener:
-        """Return a listener inside, in the given family or that to which the port leads."""
+        """Return a listener in the container, in `family` or the family to which the port leads."""
         family = family or self.inner_family
         return Listener(self.container.net, self.transport, family=family, port=INSIDE)
 
@@ -104,27 +104,28 @@ class PublishedContainer:
                 yield listener
 
     def serves(self, caller: str, address: Address, *, port: int = 0) -> Exchange | None:
-        """Call the published port, or another, on an address of the host, and await the reply.
+        """Send from a client to an address and port of the host, and await the container's reply.
 
-        Return `None` when the call is rejected.
+        The port is by default the published one. Return `None` if the attempt is rejected.
         """
         with self._listening(self.inner_family) as listener:
             view = self.scene.netns(caller)
             return listener.reached_from(view, at=address, port=port or self.port, answered=True)
 
     def reaches(self, caller: str, address: Address) -> bool:
-        """Return whether a call gets a reply; False when it is rejected or dropped.
+        """Return True if a client gets a reply, and False if the attempt is rejected or dropped.
 
-        For calls through a process in user space, which may still be pending in a quiet world.
+        Use this method for ports behind a process in user space. Such an attempt may still be
+        pending when no packet is in transit.
         """
         with suppress(TimeoutError):
             return self.serves(caller, address) is not None
         return False
 
     def delivered(self, calls: Iterable[PortCall]) -> list[str]:
-        """Make many calls at once and return those that arrive, neither rejected nor dropped.
+        """Start many attempts at once, and return those that arrive, neither rejected nor dropped.
 
-        Listeners wait in the calls' own family and in that to which a published port leads.
+        Listeners wait in the client's family and in the family to which a published port leads.
         """
         made = [(self.scene.netns(caller), at, port or self.port) for caller, at, port in calls]
         found: dict[str, None] = {}
@@ -137,26 +138,29 @@ class PublishedContainer:
 
 
 def inner_family(runtime: Adapter, family: Family) -> Family:
-    """Return the family in which a container sees a client of its published port."""
+    """Return the family of a client's address, as a container sees it at its published port."""
     return 4 if runtime.dialect.published6 == "ipv4" else family
 
 
 def published_on(
     container: Container, scene: Scene, family: Family, port: int = OWN
 ) -> list[PublishedContainer]:
-    """Return the views of a container with one port published over TCP and UDP."""
+    """Return a container with one published port, once for TCP and once for UDP."""
     return [
         PublishedContainer(scene, container, transport, family, port) for transport in TRANSPORTS
     ]
 
 
 def both(port: int, inside: int = INSIDE, *, at: Address | None = None) -> tuple[Publish, ...]:
-    """Return the port mappings of one port over TCP and UDP."""
+    """Return the two port mappings of one port, over TCP and UDP."""
     return tuple(Publish(port, inside, transport, at) for transport in TRANSPORTS)
 
 
 def ranged(first: int, count: int) -> tuple[Publish, ...]:
-    """Return a range of ports, and an automatic host port for `CHOSEN`, over TCP and UDP."""
+    """Return mappings of a range of ports, and of `CHOSEN` to an automatic host port.
+
+    Each mapping is for TCP and for UDP.
+    """
     return (
         *(Publish(first, INSIDE, transport, count=count) for transport in TRANSPORTS),
         *(Publish(0, CHOSEN, transport) for transport in TRANSPORTS),
@@ -166,31 +170,32 @@ def ranged(first: int, count: int) -> tuple[Publish, ...]:
 def home(runtime: Adapter, family: Family) -> Bridge:
     """Return the mode of the shared containers of a family.
 
-    It is the default network if that has the family, as a tap has both; otherwise a user-defined
-    one. A runtime with networks and taps by default uses a user-defined network in both families.
+    This is the default network if that network or a tap has the family, otherwise a user-defined
+    one. A runtime with both networks and default taps uses a user-defined network in both families.
     """
     by_default = has_taps(runtime) or (family == 4 and runtime.dialect.default_network == "bridge")
     return Bridge() if by_default else Bridge(SHARED_NETWORK)
 
 
 def has_taps(runtime: Adapter) -> bool:
-    """Return True if a container with published ports has a tap in place of a network.
+    """Return True if containers with published ports have a tap instead of a bridge network.
 
-    A runtime that has networks too is tested on networks.
+    If the runtime has networks too, the tests use these, and the result is False.
     """
     taps = runtime.dialect.default_network != "bridge"
     return taps and Feature.NETWORKS not in runtime.features
 
 
 def is_relayed(runtime: Adapter) -> bool:
-    """Return True if a process in user space listens on the host and relays to the container."""
+    """Return True if a user-space process listens on the host and relays data to the container."""
     return has_taps(runtime) or runtime.dialect.bridges != "host"
 
 
 def link_of(scene: Scene, name: str) -> str:
-    """Return the interface at which a container's clients arrive; empty where `lo` may be it.
+    """Return the interface at which packets of a container's clients arrive.
 
-    That is behind a tap, and where the source is the container's own address.
+    The result is empty, for any interface, if they may arrive at `lo`. This is so behind a tap, and
+    if the container sees its own address as the source.
     """
     tap = scene.plan.container(name).mode == Bridge() and has_taps(scene.runtime)
     return "" if tap or scene.runtime.dialect.published_source == "own" else "eth0"
@@ -205,9 +210,9 @@ def dual(scene: Scene) -> Bridge:
 
 
 def reaches_host(scene: Scene, caller: str, address: Address) -> bool:
-    """Return True if a call of the host's address reaches the host.
+    """Return True if a client that sends to an address of the host reaches the host.
 
-    A caller with the same address calls itself. Some bridges do not forward IPv6.
+    A client that has the same address reaches itself. Some bridges do not forward IPv6.
     """
     if caller == HOST:
         return True
@@ -220,17 +225,17 @@ def reaches_host(scene: Scene, caller: str, address: Address) -> bool:
 
 
 def is_behind_bridges(scene: Scene) -> bool:
-    """Return True if the runtime's bridges are in a netns of their own."""
+    """Return True if the runtime's bridges are in another netns than the host's."""
     return scene.netns(GATEWAY).identity != scene.netns(HOST).identity
 
 
 def is_closed(runtime: Adapter, family: Family) -> bool:
-    """Return True if containers reach nothing beyond the runtime's bridges, as declared."""
+    """Return True if containers reach nothing beyond the bridges in a family, as declared."""
     return family == 6 and runtime.dialect.beyond6 == "unreachable"
 
 
 def addresses(scene: Scene, family: Family) -> list[Address]:
-    """Return every callable address of the host, including those of bridges."""
+    """Return the addresses of the host, including those of bridges, without the loopback."""
     found = (item.ip for item in scene.netns(HOST).interfaces())
     return [item for item in found if item.version == family and not item.is_loopback]
 
@@ -254,7 +259,10 @@ def extra_address(scene: Scene, family: Family) -> Iterator[Address]:
 def callers(
     scene: Scene, family: Family, outside: Collection[str]
 ) -> Iterator[tuple[str, Address]]:
-    """Yield clients and addresses of the host: outsiders, the host itself, and its loopback."""
+    """Yield pairs of a client and an address of the host.
+
+    Outsiders and the host use every address, and the host its loopback too.
+    """
     for address in addresses(scene, family):
         for caller in (*outside, HOST):
             yield caller, address
@@ -270,11 +278,11 @@ ELSEWHERE: Final[dict[str, tuple[str, ...]]] = {
     ATTACKER: (NS1, INTERNET),
     INTERNET: (NS1,),
 }
-"""Targets other than the host, by client: traffic from the host, through it and past it."""
+"""Targets other than the host, by client. Their traffic may be routed by the host."""
 
 
 def _reaches(scene: Scene, family: Family, caller: str, other: str) -> bool:
-    """Return True if a client reaches a target that is not the host, on any port."""
+    """Return True if a client can reach a target other than the host, on any port."""
     runtime = scene.runtime
     inside = {item.name for item in scene.plan.containers}
     match caller in inside, other in inside:
@@ -289,7 +297,7 @@ def _reaches(scene: Scene, family: Family, caller: str, other: str) -> bool:
 
 
 def assert_seen_as_declared(published: PublishedContainer, caller: str, address: Address) -> None:
-    """Assert that the container sees an outside client with the declared source."""
+    """Assert that the container sees an outside client with the source that is declared."""
     exchange = published.serves(caller, address)
     assert exchange
     match published.scene.runtime.dialect.published_source:
@@ -302,7 +310,7 @@ def assert_seen_as_declared(published: PublishedContainer, caller: str, address:
 
 
 def assert_not_redirected(scene: Scene, transport: Transport, family: Family, port: int) -> None:
-    """Assert that calls of a published port's number on other machines reach those machines."""
+    """Assert that traffic to the number of a published port on other machines is not redirected."""
     inside = {item.name for item in scene.plan.containers}
     present = inside | scene.world_netns.keys()
     for caller, others in ELSEWHERE.items():
@@ -326,17 +334,17 @@ Where = Callable[[Family], Address]
 
 @dataclass(frozen=True, slots=True)
 class PublishNetwork:
-    """A network, the families of its containers, and a host port for one test."""
+    """A network for published ports, its address families, and a host port for one test."""
 
     scene: Scene
     home: Bridge
     families: tuple[Family, ...]
     port: int
-    """Host port for one test, which may use the next port too."""
+    """Host port for one test. The test may use the next port too."""
 
     @property
     def host(self) -> NetnsView:
-        """Return the host."""
+        """Return the host's network namespace."""
         return self.scene.netns(HOST)
 
     def own(self, family: Family) -> Address:
@@ -348,28 +356,29 @@ class PublishNetwork:
         return pick(self.scene.world.topology.br0, family).ip
 
     def await_taps(self) -> None:
-        """Wait until the host itself reaches published ports, where containers have taps.
+        """Wait until the host itself reaches published ports, if containers have taps.
 
-        pasta sends the host's own calls to the tap's fe80:: address, which is tentative for one
+        pasta sends the host's own packets to the tap's fe80:: address, which is tentative for one
         second (RFC 4862).
         """
         if has_taps(self.scene.runtime):
             self.scene.ready()
 
     def link(self) -> str:
-        """Return the host's link on the network; empty where it has none."""
+        """Return the host's interface on the network, or an empty string if it has none."""
         if has_taps(self.scene.runtime):
             return ""
         return self.scene.runtime.network_facts(self.home.network).interface or ""
 
     def container(self, name: str, *ports: Publish) -> Container:
-        """Start a container; it is removed after the test if it still exists."""
+        """Start a container on the network, which is removed after the test if it still exists."""
         return self.scene.container(name, self.home, ports=ports)
 
     def publish(self, name: str, *, at: Where | None = None) -> list[PublishedContainer]:
-        """Start a container that publishes `port` over TCP and UDP, and return its views.
+        """Start a container that publishes `port` over TCP and UDP, and return its `views`.
 
-        `at` returns the one address of the host in each family; by default it is every address.
+        `at` returns the address of the host to publish on in each family; the default is every
+        address.
         """
         ports = both(self.port)
         if at is not None:
@@ -379,7 +388,7 @@ class PublishNetwork:
         return self.views(self.container(name, *ports))
 
     def views(self, container: Container) -> list[PublishedContainer]:
-        """Return the views of a container with `port`, for each family and transport."""
+        """Return a container with its published port, once for each family and transport."""
         return [
             published
             for family in self.families

@@ -1,4 +1,4 @@
-"""Ports published on one address of the host, which are reachable only there."""
+"""Ports published on one address of the host, which are closed on every other address."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from suites.support.features import restarts
 ALONE: Final = {"first": 8103, "second": 8106}
 """Ports that one container publishes, each on a different address of the host."""
 CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST)
-"""Clients: every outsider, and the host itself."""
+"""Clients: outsiders and the host."""
 
 
 def own_addresses(ports_scene: Scene, family: Family) -> Mapping[str, Address]:
-    """Return two addresses of the host: on the LAN, and on br0."""
+    """Return two addresses of the host: the one on the LAN, and the one on br0."""
     world = ports_scene.world
     return {"first": world.address(HOST, family), "second": pick(world.topology.br0, family).ip}
 
 
 @pytest.fixture(scope="module")
 def single_address(ports_scene: Scene, family: Family) -> Iterator[Scene]:
-    """Add a container that publishes each port of `ALONE` on its own address."""
+    """Add the container `alone`, which publishes two ports, each on another address of the host."""
     own = own_addresses(ports_scene, family)
     ports = [item for name, port in ALONE.items() for item in both(port, at=own[name])]
     ports_scene.container("alone", home(ports_scene.runtime, family), ports=tuple(ports))
@@ -52,7 +52,7 @@ def single_address(ports_scene: Scene, family: Family) -> Iterator[Scene]:
 
 
 def assert_served(published: PublishedContainer, address: Address, beside: str) -> None:
-    """Assert that every client of the address, `beside` included, reaches the container."""
+    """Assert that each client that can reach the address gets a reply; `beside` is a client too."""
     for caller in (*CALLERS, beside):
         if reaches_host(published.scene, caller, address):
             assert published.serves(caller, address), f"{caller} calls {address}"
@@ -65,7 +65,7 @@ def test_port_published_on_one_address_answers_only_there(
 ) -> None:
     """A port published on one address of the host answers there and on no other address.
 
-    The host's loopback is closed too. Outsiders, the host and containers are the clients.
+    The host's loopback is closed too. The clients are outsiders, the host and containers.
     """
     own = own_addresses(single_address, family)[name]
     others = set(addresses(single_address, family)) - {own}
@@ -98,9 +98,9 @@ def test_port_published_on_one_address_answers_only_there_after_restart(
 
 @requirement("PUB-2", "PUB-12")
 def test_port_published_in_one_family_is_closed_in_the_other(scene: Scene) -> None:
-    """A port published on an address of one family is closed on the other family's addresses.
+    """A port published on an IPv4 address is closed on IPv6 addresses, and the other way round.
 
-    The container has both families.
+    The container has addresses of both families.
     """
     both_families = dual(scene)
     ways: list[tuple[Family, Family]] = [(4, 6), (6, 4)]
@@ -120,7 +120,7 @@ def test_port_published_in_one_family_is_closed_in_the_other(scene: Scene) -> No
 
 @requirement("PUB-11")
 def test_one_port_on_two_addresses_leads_to_two_containers(publish_network: PublishNetwork) -> None:
-    """The same port on two addresses of the host leads to two containers."""
+    """Two containers can publish the same port number on two different addresses of the host."""
     fronts = {"first": publish_network.own, "second": publish_network.on_br0}
     made = {name: publish_network.publish(name, at=where) for name, where in fronts.items()}
     publish_network.await_taps()
@@ -140,9 +140,10 @@ def test_one_port_on_two_addresses_leads_to_two_containers(publish_network: Publ
 def test_published_port_survives_end_of_container_on_other_address(
     publish_network: PublishNetwork,
 ) -> None:
-    """A published port answers while the container with that port on another address ends.
+    """A published port answers while another container with that port, on another address, ends.
 
-    That container is restarted, where possible, and removed. Only its address is closed then.
+    The other container is restarted, where possible, and then removed. Only its own address is
+    closed after that.
     """
     left = publish_network.publish("left", at=publish_network.own)
     gone = publish_network.publish("gone", at=publish_network.on_br0)
@@ -169,12 +170,12 @@ def test_published_port_survives_end_of_container_on_other_address(
 
 
 @requirement("PUB-9")
-def test_port_published_on_one_address_does_not_redirect_other_machines(
+def test_port_published_on_one_address_redirects_no_traffic_to_other_machines(
     single_address: Scene, transport: Transport, family: Family
 ) -> None:
-    """Calls of the same port on other machines, from the host or through it, are not redirected.
+    """A port published on one address redirects no traffic to that port number on other machines.
 
-    The port is published on one address of the host.
+    The traffic is sent by the host or forwarded by it.
     """
     port = ALONE["first"]
     published = PublishedContainer(single_address, single_address["alone"], transport, family, port)

@@ -1,4 +1,4 @@
-"""Published ports with containers as clients: itself, its peers, and other networks."""
+"""Published ports with containers as clients: the container itself, peers, other networks."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ VAULT: Final = "vault"
 
 
 def is_cut_off(ports_scene: Scene, published: PublishedContainer, caller: str) -> bool:
-    """Return True if a container reaches no address of the host, as declared.
+    """Return True if a container reaches no address of the host, and the runtime declares this.
 
-    Assert as a control that the host itself reaches them.
+    As a control, assert that the host reaches all of these addresses.
     """
     own = addresses(ports_scene, published.family)
     assert all(published.serves(HOST, address) for address in own)
@@ -42,7 +42,7 @@ def is_cut_off(ports_scene: Scene, published: PublishedContainer, caller: str) -
 def test_container_and_peer_reach_published_port_by_host_address(
     ports_scene: Scene, published: PublishedContainer, family: Family, caller: str
 ) -> None:
-    """The container itself and its peer reach a published port by every address of the host."""
+    """A container and its peer reach the container's published port by each address of the host."""
     reaching = [
         at for at in addresses(ports_scene, family) if reaches_host(ports_scene, caller, at)
     ]
@@ -52,13 +52,13 @@ def test_container_and_peer_reach_published_port_by_host_address(
 
 
 @requirement("PUB-4")
-def test_published_port_sees_source_of_peer_as_declared(
+def test_container_sees_source_of_peer_at_published_port_as_declared(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
-    """A published port sees a peer's address or the gateway's as the source, as declared.
+    """At a published port, the container sees the peer's or the gateway's address, as declared.
 
-    The source is never the container's own address or a loopback address. Behind a process in user
-    space, all sources look alike.
+    The source is never a loopback address or the container's own. Behind a user-space process, all
+    sources look the same.
     """
     peer = ports_scene.netns("peer").address(family)
     reaching = [
@@ -86,12 +86,12 @@ def test_published_port_sees_source_of_peer_as_declared(
 
 
 @requirement("PUB-5")
-def test_other_network_reaches_published_port_as_declared(
+def test_container_on_other_network_reaches_published_port_as_declared(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
-    """A container on another network reaches a published port by host address as declared.
+    """A container on another network reaches a published port by the host's address, if declared.
 
-    The peer is the control.
+    As a control, the peer reaches the port.
     """
     reachable = runtime.dialect.published_across == "reachable"
     reaching = [
@@ -107,10 +107,10 @@ def test_other_network_reaches_published_port_as_declared(
 
 
 @requirement("PUB-5", "NET-2", "BR-4")
-def test_published_port_opens_no_other_way_between_networks(
+def test_published_port_does_not_open_container_address_to_other_networks(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer
 ) -> None:
-    """A published port does not make the container's own address reachable from another network."""
+    """A published port does not make its container's own address reachable from other networks."""
     assert published.serves("peer", published.own(), port=INSIDE)
     assert published.delivered([PortCall("outside", published.own())]) == []
     received = published.delivered([PortCall("outside", published.own(), INSIDE)])
@@ -119,7 +119,7 @@ def test_published_port_opens_no_other_way_between_networks(
 
 @pytest.fixture(scope="module")
 def internal_scene(ports_scene: Scene, family: Family) -> Iterator[Scene]:
-    """Add `internal`, a container on an internal network."""
+    """Add the container `internal`, which is on an internal network."""
     ports_scene.network(VAULT, internal=True, ipv6=family == 6)
     ports_scene.container("internal", Bridge(VAULT))
     yield ports_scene
@@ -128,7 +128,7 @@ def internal_scene(ports_scene: Scene, family: Family) -> Iterator[Scene]:
 
 
 @requirement("INT-1", "PUB-5")
-def test_internal_network_reaches_no_published_port(
+def test_container_on_internal_network_reaches_no_published_port(
     internal_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
     """A container on an internal network reaches no published port by any address of the host."""
@@ -146,7 +146,10 @@ def test_internal_network_reaches_no_published_port(
 def test_container_and_peer_reach_published_port_after_restart(
     publish_network: PublishNetwork, caller: str
 ) -> None:
-    """A restarted container and its peer reach its published port by the host's address."""
+    """A restarted container and its peer reach the container's published port.
+
+    They use the host's address.
+    """
     container = publish_network.publish("web")[0].container
     container.stop()
     publish_network.scene.start("web")

@@ -1,4 +1,4 @@
-"""Resets and ICMP errors of flows through a published port."""
+"""TCP resets and ICMP errors of flows through a published port."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MTUS: Final = {"packet-too-big": 1300, "host-unreachable": None}
 def test_published_port_without_listener_is_rejected(
     ports_scene: Scene, transport: Transport, family: Family, caller: str
 ) -> None:
-    """A client of a published port without a listener inside gets a reset or port-unreachable."""
+    """A client of a published port gets a reset or port-unreachable if no process listens on it."""
     address, port = ports_scene.world.address(HOST, family), PORTS[transport]
     with Client(ports_scene.netns(caller), Protocol(transport), address, port=port) as call:
         call.send()
@@ -40,7 +40,7 @@ def test_published_port_without_listener_is_rejected(
 
 @pytest.fixture
 def web(publish_network: PublishNetwork) -> Iterator[tuple[list[PublishedContainer], TapPool]]:
-    """Publish a port over UDP, and open taps for the container's lifetime."""
+    """Publish a port over UDP, and open packet taps while the container exists."""
     found = publish_network.publish("web")
     with TapPool() as own:
         yield [published for published in found if published.transport == "udp"], own
@@ -54,7 +54,7 @@ def test_icmp_error_about_reply_reaches_published_server(
     wires: TapPool,
     kind: str,
 ) -> None:
-    """An ICMP error about a published server's reply reaches the server with translated headers."""
+    """An ICMP error about a published container's reply reaches it with translated headers."""
     published_on, own = web
     caller = publish_network.scene.netns(ATTACKER)
     inside, outside = own.tap(published_on[0].container.net), wires.tap(caller)
@@ -80,7 +80,7 @@ def test_icmp_error_about_reply_reaches_published_server(
 
 
 def answer(published: PublishedContainer, caller: NetnsView, at: Address) -> None:
-    """Send a datagram to the published port, and a reply to its source."""
+    """Send a datagram to the published port, reply to its source, and await the reply."""
     with (
         published.listener() as listener,
         Client(caller, Protocol.UDP, at, port=published.port) as call,

@@ -1,4 +1,4 @@
-"""UDP flows through a published port while its container ends and another one starts."""
+"""UDP flows to a published port that continue while the container is restarted or replaced."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CALLERS: Final = (ATTACKER, INTERNET, NS1, HOST, BESIDE)
 
 
 Way = tuple[str, Address]
-"""A client, and the address that it calls."""
+"""A client, and the address to which it sends."""
 
 
 class PortFlow(NamedTuple):
-    """A client of the published port that keeps its source port."""
+    """A client of the published port that uses one source port for all its datagrams."""
 
     way: Way
     call: Client
@@ -38,7 +38,7 @@ class PortFlow(NamedTuple):
 
 @contextmanager
 def flows(publish_network: PublishNetwork) -> Iterator[list[PortFlow]]:
-    """Open one flow from each client in each family, and one from the host to its loopback."""
+    """Open one UDP flow from each client in each family, and from the host to its loopback."""
     ways: list[Way] = [
         (name, publish_network.own(family))
         for name in CALLERS
@@ -58,7 +58,7 @@ def flows(publish_network: PublishNetwork) -> Iterator[list[PortFlow]]:
 
 
 class ServedClients(NamedTuple):
-    """Clients whose datagrams arrive in a container, and those that get a reply."""
+    """Clients whose datagrams reach the container, and clients that get a reply."""
 
     arrived: set[Way]
     answered: set[Way]
@@ -69,9 +69,10 @@ def served_clients(
     found: Sequence[PublishedContainer],
     calling: Sequence[PortFlow],
 ) -> ServedClients:
-    """Return the served clients once the world is quiet, and assert that the LAN is among them.
+    """Return which clients reach the container and which get a reply, after all packets arrived.
 
-    Other tests assert that all clients arrive, and check the source of replies.
+    Assert that the client on the LAN is among both. Other tests assert that all clients arrive, and
+    check the source of replies.
     """
     publish_network.await_taps()
     arrived = set()
@@ -102,7 +103,7 @@ def assert_served(
     calling: Sequence[PortFlow],
     before: ServedClients,
 ) -> None:
-    """Assert that each flow's next datagram arrives and gets a reply, if earlier ones did."""
+    """Assert that each flow that worked before still does: its next datagram gets a reply."""
     publish_network.await_taps()
     for published in found:
         if published.transport == "udp":
@@ -117,7 +118,7 @@ def assert_served(
 
 
 def source_of(word: bytes, listener: Listener) -> tuple[Address, int]:
-    """Return the source of a word, ignoring late words of an earlier round."""
+    """Return the source of a datagram with this word; ignore late datagrams of an earlier round."""
     while True:
         data, sender = listener.receive()
         if data == word:
@@ -127,7 +128,7 @@ def source_of(word: bytes, listener: Listener) -> tuple[Address, int]:
 def assert_unreached(
     publish_network: PublishNetwork, other: Container, calling: Sequence[PortFlow]
 ) -> None:
-    """Assert that no flow reaches a container without published ports at any of its addresses."""
+    """Assert that no flow reaches the container `other`, at any address; it publishes no port."""
     with ExitStack() as stack:
         listeners = {
             other.net.address(family): stack.enter_context(
@@ -150,9 +151,9 @@ def assert_unreached(
 def test_continued_udp_flow_reaches_restarted_or_new_container(
     publish_network: PublishNetwork, how: str
 ) -> None:
-    """A UDP flow that continues over a restart or replacement reaches the new container at once.
+    """An open UDP flow to a published port reaches the restarted or new container at once.
 
-    In between it reaches no container, whatever that container's address.
+    While no container has the port, the flow reaches none, not even one with the former address.
     """
     found = publish_network.publish("web")
     web = found[0].container
@@ -173,10 +174,10 @@ def test_continued_udp_flow_reaches_restarted_or_new_container(
 
 
 @requirement("PUB-8")
-def test_udp_flow_older_than_published_port_reaches_container(
+def test_udp_flow_that_begins_before_publishing_reaches_container(
     publish_network: PublishNetwork,
 ) -> None:
-    """A UDP flow that begins before its port is published reaches the container afterwards."""
+    """A UDP flow that begins before the port is published reaches the container after that."""
     with flows(publish_network) as calling:
         assert_unreached(publish_network, publish_network.scene[BESIDE], calling)
         found = publish_network.publish("web")

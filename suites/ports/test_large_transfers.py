@@ -1,4 +1,4 @@
-"""Large transfers through a published port: long streams, and datagrams larger than the MTU."""
+"""Large TCP transfers and large datagrams through a published port."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.testbench.transfer import Transfer, expected
 from suites.ports.published import INSIDE, PORTS, inner_family, reaches_host
 
 SIZE: Final = 1 << 20
-"""Bytes of a transfer."""
+"""Length of a transfer in bytes."""
 SHORT: Final = 10_000
 """Bytes of a request, and of its response."""
 TIMES: Final = 5
@@ -47,7 +47,7 @@ def test_large_tcp_transfer_through_published_port_arrives_intact(
 def test_half_closed_connection_through_published_port_receives_response(
     ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> None:
-    """A client that closes its sending side still gets the response through a published port."""
+    """A client that closes its sending side still gets the response of a published port."""
     for transfer in transfers(ports_scene, family, sources):
         assert transfer.half_closed(SHORT) == (expected(SHORT), expected(SHORT))
 
@@ -57,7 +57,7 @@ def test_half_closed_connection_through_published_port_receives_response(
 def test_datagram_of_8000_bytes_through_published_port_is_echoed(
     ports_scene: Scene, family: Family, caller: str
 ) -> None:
-    """A datagram of 8000 bytes passes a published port in fragments and is echoed."""
+    """A datagram of 8000 bytes to a published port arrives in fragments and is echoed."""
     ends = (
         ports_scene.netns(caller),
         ports_scene.netns("published"),
@@ -72,7 +72,7 @@ def test_datagram_of_8000_bytes_through_published_port_is_echoed(
 def test_aborted_connection_through_published_port_affects_no_other(
     ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> None:
-    """When one side aborts a transfer through a published port, the other side sees a reset.
+    """If one side aborts a transfer through a published port, the other side gets a reset.
 
     The next connection works.
     """
@@ -87,14 +87,14 @@ def test_aborted_connection_through_published_port_affects_no_other(
 def test_reset_through_published_port_is_not_an_end_of_stream(
     ports_scene: Scene, family: Family, sources: Collection[str]
 ) -> None:
-    """A reset after delivered data through a published port does not look like end of stream."""
+    """A reset through a published port after data has arrived does not become an end of stream."""
     for transfer in transfers(ports_scene, family, sources):
         for by_caller in (True, False):
             assert transfer.reset_after_delivery(by_caller=by_caller), by_caller
 
 
 def transfers(ports_scene: Scene, family: Family, sources: Collection[str]) -> Iterator[Transfer]:
-    """Yield a transfer for each client that reaches the host."""
+    """Yield a transfer for each client that reaches the host's address."""
     for caller in sources:
         transfer = through_port(ports_scene, caller, family)
         assert transfer.by
@@ -112,6 +112,6 @@ def through_port(ports_scene: Scene, caller: str, family: Family) -> Transfer:
 
 
 def called(ports_scene: Scene, caller: str, family: Family, port: int) -> End:
-    """Return the address and port that a client calls: the loopback if it is the host."""
+    """Return the address and port that a client connects to; the host connects to its loopback."""
     own = LOOPBACKS[family] if caller == HOST else ports_scene.world.address(HOST, family)
     return own, port

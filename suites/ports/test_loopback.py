@@ -1,4 +1,4 @@
-"""Ports published on the host's loopback, which only the host reaches, also by spoofed frames."""
+"""Ports published on the host's loopback, which only the host may reach."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ NEIGHBOURS: Final = (
     pytest.param("peer", marks=requirement("BR-5")),
     pytest.param("outside", id="other-network", marks=requirement("PUB-5", "BR-5")),
 )
-"""Neighbours with a link to the host: on the LAN, on br0, and on two container networks."""
+"""Neighbours of the host: on the LAN, on br0, and on two networks of containers."""
 
 
 @pytest.fixture(scope="module")
 def loopback_scene(ports_scene: Scene, family: Family) -> Iterator[Scene]:
-    """Add a container `inner` that publishes `INNER` on the loopback.
+    """Add the container `inner`, which publishes the port `INNER` on the loopback.
 
     The container is restarted, where possible.
     """
@@ -70,7 +70,7 @@ def loopback_scene(ports_scene: Scene, family: Family) -> Iterator[Scene]:
 
 @pytest.fixture(scope="module")
 def taps(loopback_scene: Scene) -> Iterator[TapPool]:
-    """Open taps that close before their interfaces are removed."""
+    """Open packet taps, which are closed before their interfaces are removed."""
     with TapPool() as opened:
         yield opened
 
@@ -79,7 +79,7 @@ def taps(loopback_scene: Scene) -> Iterator[TapPool]:
 def test_only_the_host_reaches_port_published_on_loopback(
     loopback_scene: Scene, transport: Transport, family: Family
 ) -> None:
-    """Only the host, by its loopback, reaches a port published on the loopback."""
+    """Only the host reaches a port published on the loopback, and only by the loopback address."""
     inside = (item.name for item in loopback_scene.plan.containers)
     everybody = (INTERNET, ATTACKER, NS1, HOST, *inside)
     with PublishedContainer(
@@ -94,10 +94,10 @@ def test_only_the_host_reaches_port_published_on_loopback(
 
 
 @requirement("PUB-1", "PUB-10")
-def test_port_published_on_loopback_survives_end_of_another_port(
+def test_port_published_on_loopback_survives_end_of_another_container(
     loopback_scene: Scene, family: Family
 ) -> None:
-    """A port published on the loopback answers while another port's container starts and ends."""
+    """A port published on the loopback answers while another container's port starts and ends."""
     passing = loopback_scene.container(
         "passing", home(loopback_scene.runtime, family), ports=both(PASSING)
     )
@@ -118,9 +118,10 @@ def test_port_published_on_loopback_survives_end_of_another_port(
 def test_spoofed_frames_to_loopback_port_enter_only_as_declared(
     loopback_scene: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
 ) -> None:
-    """Spoofed frames reach a port published on the loopback only where the runtime declares so.
+    """Spoofed frames reach a port published on the loopback only if the runtime declares so.
 
-    The frames have the host's MAC and any source. Regular frames to other ports arrive.
+    The frames have the host's MAC and a loopback target address, with several sources. Regular
+    frames to other ports arrive.
     """
     forging = ForgingNeighbour(loopback_scene, neighbour, family)
     spoofed = forging.frames(LOOPBACKS[family], INNER, WORD)
@@ -149,12 +150,12 @@ def test_spoofed_frames_to_loopback_port_enter_only_as_declared(
 
 @requirement("PUB-3", "BR-9")
 @pytest.mark.parametrize("neighbour", [ATTACKER, NS1])
-def test_container_address_does_not_bypass_loopback_restriction(
+def test_publishing_on_loopback_does_not_open_container_address(
     loopback_scene: Scene, runtime: Adapter, family: Family, taps: TapPool, neighbour: str
 ) -> None:
-    """A port published on the loopback makes its container's address no more reachable.
+    """A port published on the loopback does not make the container's own address reachable.
 
-    Routed packets arrive only as at a container without published ports.
+    Packets routed to that address arrive only if the runtime declares so for any container.
     """
     forging = ForgingNeighbour(loopback_scene, neighbour, family)
     own = loopback_scene.netns("inner").address(family)
@@ -175,9 +176,9 @@ def test_container_address_does_not_bypass_loopback_restriction(
 def test_port_published_on_loopback_opens_no_host_service(
     loopback_scene: Scene, family: Family, neighbour: str
 ) -> None:
-    """A port published on the loopback opens no other service on the host's loopback.
+    """A port published on the loopback makes no other service on the host's loopback reachable.
 
-    A runtime may change settings so that the loopback leads to a container.
+    A runtime may change sysctls so that packets to the loopback are routed to a container.
     """
     forging = ForgingNeighbour(loopback_scene, neighbour, family)
     proper = forging.calls(forging.own(), forging.host(), SERVICE, CONTROL)
@@ -191,17 +192,17 @@ def test_port_published_on_loopback_opens_no_host_service(
 
 @dataclass(frozen=True, slots=True)
 class ForgingNeighbour:
-    """A neighbour that sends crafted frames on its link with the host."""
+    """A neighbour that sends crafted frames to the host on their common link."""
 
     scene: Scene
     neighbour: str
     family: Family
     port: int = field(default_factory=own_port)
-    """Source port, different for each test: conntrack treats all packets of a flow as its first."""
+    """Source port, different for each test: conntrack translates a flow as its first packet."""
 
     @property
     def link(self) -> str:
-        """Return the host's interface on the shared link."""
+        """Return the host's interface on the link that it shares with the neighbour."""
         if self.neighbour in self.scene.world_netns:
             return "br0" if self.neighbour == NS1 else "eth0"
         (network,) = self.scene.plan.container(self.neighbour).networks
@@ -220,7 +221,7 @@ class ForgingNeighbour:
         return self.scene.world.address(HOST, self.family)
 
     def frames(self, target: Address, port: int, word: bytes) -> list[Packet]:
-        """Craft frames with the source of itself, the loopback, the host and a container."""
+        """Craft frames from several sources: the neighbour, the loopback, the host, a container."""
         others = (
             LOOPBACKS[self.family],
             self.host(),
@@ -232,7 +233,7 @@ class ForgingNeighbour:
     def calls(
         self, source: Address | None, target: Address, port: int, word: bytes
     ) -> list[Packet]:
-        """Craft a datagram and a SYN to the host's MAC."""
+        """Craft a UDP datagram and a TCP SYN, both addressed to the host's MAC."""
         near, far = self.scene.netns(self.neighbour).links(), self.scene.netns(HOST).links()
         head = Ether(src=near["eth0"].mac, dst=far[self.link].mac)
         packet = head / craft.ip(self.family, src=source, dst=target)
@@ -243,9 +244,9 @@ class ForgingNeighbour:
 
 
 def watched(loopback_scene: Scene, taps: TapPool) -> list[Tap]:
-    """Open taps at every link of the host, and inside `inner` and `published`.
+    """Open packet taps at every link of the host, and in the containers `inner` and `published`.
 
-    Regular frames arrive in `published`.
+    `published` receives the regular frames.
     """
     inside = [
         taps.tap(loopback_scene.netns(name), link_of(loopback_scene, name))
@@ -255,12 +256,12 @@ def watched(loopback_scene: Scene, taps: TapPool) -> list[Tap]:
 
 
 def within(wire: Capture, name: str) -> list[Frame]:
-    """Return the frames that are captured at any link of a namespace."""
+    """Return the frames that were captured at any link of a namespace."""
     return [frame for frame in wire.frames() if frame.where.startswith(f"{name}/")]
 
 
 def carrying(word: bytes, frames: Sequence[Frame]) -> list[str]:
-    """Return the frames that carry a word."""
+    """Return the frames whose payload has a word."""
     return [str(frame) for frame in frames if word in frame.data]
 
 

@@ -1,4 +1,4 @@
-"""Published ports of a running container that is connected to networks and disconnected."""
+"""Published ports of a container that is connected to and disconnected from networks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ PORT: Final = OWN + 5
 
 @dataclass(frozen=True, slots=True)
 class MovingContainer:
-    """`web` publishes `PORT` and is on `HOME` with `mate`; `OTHER` is empty."""
+    """The container `web`, which publishes `PORT` and is on network `HOME` together with `mate`.
+
+    The network `OTHER` has no container yet.
+    """
 
     scene: Scene
     published: PublishedContainer
@@ -38,7 +41,7 @@ class MovingContainer:
         return self.scene.world.address(HOST, self.published.family)
 
     def served(self, *callers: str) -> set[str]:
-        """Return the clients that get a reply; the host is called by its loopback too."""
+        """Return the clients that get a reply; the host also tries its loopback address."""
         found = set(self.published.delivered(PortCall(caller, self.own()) for caller in callers))
         if self.published.reaches(HOST, LOOPBACKS[self.published.family]):
             found.add("host by its loopback")
@@ -47,7 +50,7 @@ class MovingContainer:
 
 @pytest.fixture
 def moving(scene: Scene, transport: Transport, family: Family) -> MovingContainer:
-    """Start the container, which listens only during calls."""
+    """Start `web` and `mate`; `web` listens only while a client sends."""
     for name in (HOME, OTHER):
         scene.network(name, ipv6=family == 6)
     web = scene.container("web", Bridge(HOME), ports=both(PORT))
@@ -58,7 +61,7 @@ def moving(scene: Scene, transport: Transport, family: Family) -> MovingContaine
 
 @requirement("NET-3", "PUB-1")
 def test_published_port_survives_connect_to_another_network(moving: MovingContainer) -> None:
-    """A published port answers the same clients after its container connects to another network."""
+    """A published port answers the same clients after its container is on another network too."""
     callers = (*OUTSIDE, HOST, "mate", "web")
     before = moving.served(*callers)
     assert before
@@ -68,7 +71,7 @@ def test_published_port_survives_connect_to_another_network(moving: MovingContai
 
 @requirement("NET-3", "PUB-1")
 def test_published_port_moves_to_the_remaining_network(moving: MovingContainer) -> None:
-    """A published port answers after its container is disconnected from the network it led to."""
+    """A published port answers after its container leaves the network to which the port led."""
     before = moving.served(*OUTSIDE, HOST)
     moving.scene.connect("web", OTHER)
     moving.scene.disconnect("web", HOME)
@@ -80,7 +83,10 @@ def test_published_port_moves_to_the_remaining_network(moving: MovingContainer) 
 def test_published_port_answers_after_disconnect_and_connect(
     publish_network: PublishNetwork,
 ) -> None:
-    """A published port answers after disconnect from its only network and a new connect."""
+    """A published port answers after its container is disconnected and connected again.
+
+    The container has no other network in between.
+    """
     found = publish_network.publish("web")
     for change in (publish_network.scene.disconnect, publish_network.scene.connect):
         change("web", publish_network.home.network)
@@ -90,12 +96,12 @@ def test_published_port_answers_after_disconnect_and_connect(
 
 @requirement("PUB-1", "INT-1")
 @pytest.mark.parametrize("inner", ["a-vault", "z-vault"], ids=["internal-first", "internal-last"])
-def test_published_port_uses_open_network_beside_internal_one(
+def test_published_port_answers_if_container_is_on_open_and_internal_network(
     scene: Scene, family: Family, inner: str
 ) -> None:
-    """A published port of a container on an internal and an open network uses the open one.
+    """If a container is on an internal and an open network, its published port answers.
 
-    The order by name and in the request makes no difference.
+    The order of the networks, by name and in the request, makes no difference.
     """
     scene.network(inner, internal=True, ipv6=family == 6)
     scene.network(HOME, ipv6=family == 6)

@@ -1,4 +1,4 @@
-"""Host ports in use, which are refused without leftovers."""
+"""Host ports that are in use already: publishing them is refused and leaves nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def assert_refused(publish_network: PublishNetwork, publish: Publish) -> None:
 
 @contextmanager
 def nothing_left(publish_network: PublishNetwork, guard: LeakGuard) -> Iterator[None]:
-    """Assert that the refused attempt in the body leaves no kernel state and no bound port."""
+    """Assert that refused attempts in the body leave no kernel state and no bound port."""
     with guard.holding():
         yield
     for family in publish_network.families:
@@ -42,7 +42,7 @@ def nothing_left(publish_network: PublishNetwork, guard: LeakGuard) -> Iterator[
 def test_port_published_by_another_container_is_refused(
     publish_network: PublishNetwork, guard: LeakGuard
 ) -> None:
-    """A port that another container publishes is refused, on all addresses and on one.
+    """A host port that another container publishes is refused, on all addresses and on one.
 
     The other container's port still answers, and the attempt leaves nothing.
     """
@@ -64,7 +64,7 @@ def test_port_published_by_another_container_is_refused(
 def test_port_published_on_one_address_is_refused_on_all_addresses(
     publish_network: PublishNetwork, guard: LeakGuard
 ) -> None:
-    """A port published on one address is refused on all addresses and allowed on another one."""
+    """A port published on one address is refused on all addresses, but allowed on another one."""
     first = publish_network.publish("first", at=publish_network.own)
     with nothing_left(publish_network, guard):
         for transport in TRANSPORTS:
@@ -78,9 +78,9 @@ def test_port_published_on_one_address_is_refused_on_all_addresses(
 
 @requirement("PUB-7")
 def test_port_of_host_process_is_refused(publish_network: PublishNetwork, guard: LeakGuard) -> None:
-    """A port on which a process of the host listens is refused, and the process still answers.
+    """A port on which a host process listens is refused, and the process still answers.
 
-    After the process closes it, the port can be published.
+    The port can be published after the process has closed it.
     """
     with nothing_left(publish_network, guard):
         for family in publish_network.families:

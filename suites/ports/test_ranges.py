@@ -1,4 +1,4 @@
-"""Ranges of ports, automatic host ports, and ports on IPv6 addresses."""
+"""Published ranges of ports, automatic host ports, and ports published on IPv6 addresses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COUNT: Final = 4
 
 @pytest.fixture(scope="module")
 def range_ports(ports_scene: Scene, family: Family) -> Iterator[Container]:
-    """Start a container that publishes a range and an automatic host port."""
+    """Start a container that publishes a range of ports and has an automatic host port."""
     ports = ranged(FIRST, COUNT)
     yield ports_scene.container("stalls", home(ports_scene.runtime, family), ports=ports)
     ports_scene.remove("stalls")
@@ -56,10 +56,10 @@ def test_published_range_maps_ports_one_to_one(
 
 
 @requirement("PUB-12")
-def test_ports_beside_published_range_are_closed(
+def test_ports_before_and_after_published_range_are_closed(
     ports_scene: Scene, transport: Transport, family: Family, range_ports: Container
 ) -> None:
-    """The ports before and behind a published range are closed."""
+    """The host ports just before and just after a published range are closed."""
     address, attacker = ports_scene.world.address(HOST, family), ports_scene.netns(ATTACKER)
     family_inside = inner_family(ports_scene.runtime, family)
     for number in range(-1, COUNT + 1):
@@ -76,7 +76,7 @@ def test_ports_beside_published_range_are_closed(
 
 @requirement("PUB-12")
 def test_published_range_is_reported_completely(family: Family, range_ports: Container) -> None:
-    """The runtime reports each port of a published range, as single ports or as the range."""
+    """The runtime reports every port of a published range, one by one or as a range."""
     for transport in TRANSPORTS:
         reported = {
             (item.host_port + number, item.container_port + number)
@@ -91,7 +91,7 @@ def test_published_range_is_reported_completely(family: Family, range_ports: Con
 def test_automatic_host_port_is_reported_and_answers(
     ports_scene: Scene, transport: Transport, family: Family, range_ports: Container
 ) -> None:
-    """The runtime reports the host port that it chooses, which answers in each family."""
+    """The runtime reports the host port that it chooses, and this port answers in each family."""
     (port,) = {
         item.host_port
         for item in range_ports.facts().ports

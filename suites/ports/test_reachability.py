@@ -1,4 +1,4 @@
-"""Reachability of a published port, and the source address that the container sees."""
+"""Reachability of published ports, and the source addresses that containers see there."""
 
 from __future__ import annotations
 
@@ -30,21 +30,24 @@ OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
 def test_published_port_answers_on_every_host_address(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """A published port answers on every address of the host and on its loopback.
+    """A published port answers on every address of the host, including its loopback.
 
-    The clients are the LAN, the internet, a bystander and the host.
+    The clients are a neighbour on the LAN, the internet, a bystander and the host.
     """
     bridge = 0 if is_relayed(ports_scene.runtime) else 1
-    assert len(addresses(ports_scene, family)) >= 2 + bridge  # its own, br0's, the network's
+    assert len(addresses(ports_scene, family)) >= 2 + bridge  # on the LAN, on br0, on the bridge
     for caller, address in callers(ports_scene, family, OUTSIDE):
         assert published.serves(caller, address), f"{caller} calls {address}"
 
 
 @requirement("PUB-1")
-def test_published_port_answers_on_later_host_address(
+def test_published_port_answers_on_address_that_host_gets_later(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """A published port answers on an address that the host gets later, to the LAN and the host."""
+    """A published port answers on an address that the host gets after the port is published.
+
+    The clients are a neighbour on the LAN and the host.
+    """
     with extra_address(ports_scene, family) as address:
         for caller in (ATTACKER, HOST):
             assert published.serves(caller, address), caller
@@ -54,7 +57,7 @@ def test_published_port_answers_on_later_host_address(
 def test_only_published_ports_are_reachable_by_host_address(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """Outsiders reach published ports by the host's address, and no other port or transport."""
+    """By the host's address, outsiders reach only published ports, in the published transport."""
     address = ports_scene.world.address(HOST, family)
     (other,) = set(PORTS.values()) - {published.port}
     for caller in OUTSIDE:
@@ -67,9 +70,9 @@ def test_only_published_ports_are_reachable_by_host_address(
 def test_address_of_published_container_is_reachable_as_declared(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
-    """Outsiders reach a published container by its own address only where declared.
+    """Outsiders reach a published container by its own address only if the runtime declares so.
 
-    The host's port is closed at the container's address.
+    The number of the host port is closed at the container's address in any case.
     """
     for caller in OUTSIDE:
         assert published.serves(caller, ports_scene.world.address(HOST, family))
@@ -82,7 +85,7 @@ def test_address_of_published_container_is_reachable_as_declared(
 def test_listener_on_container_loopback_is_not_published(
     ports_scene: Scene, transport: Transport, family: Family
 ) -> None:
-    """A published port does not lead to a listener on the container's loopback."""
+    """A published port does not make a listener on the container's loopback reachable."""
     published = PublishedContainer(
         ports_scene, ports_scene["published"], transport, family, PORTS[transport]
     )
@@ -102,22 +105,25 @@ def test_listener_on_container_loopback_is_not_published(
 
 
 @requirement("PUB-6")
-def test_published_port_sees_source_of_outsider_as_declared(
+def test_container_sees_source_of_outsider_at_published_port_as_declared(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """A published port sees an outsider's own address and port or the gateway's, as declared."""
+    """At a published port, the container sees the source of outsiders that the runtime declares.
+
+    The source is the outsider's own address and port, the gateway's address or the container's.
+    """
     for caller in OUTSIDE:
         for address in addresses(ports_scene, family):
             assert_seen_as_declared(published, caller, address)
 
 
 @requirement("PUB-6")
-def test_published_port_never_sees_loopback_source(
+def test_container_never_sees_loopback_source_at_published_port(
     ports_scene: Scene, runtime: Adapter, published: PublishedContainer, family: Family
 ) -> None:
-    """A published port never sees a loopback address as the source, not even the host's.
+    """At a published port, a container never sees a loopback address as the source.
 
-    Nor does it see the container's address, unless that is declared or the caller's too.
+    The container sees its own address only if this is declared, or if the client has it too.
     """
     hosts = published.own() in addresses(ports_scene, family)
     alike = hosts or runtime.dialect.published_source == "own"

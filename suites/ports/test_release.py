@@ -1,4 +1,4 @@
-"""Release of published ports at the end of a container: rules, listeners and reachability."""
+"""End of containers, after which rules and listeners of their published ports are gone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from suites.ports.published import INSIDE, PortCall, PublishNetwork, callers
 
 OUTSIDE: Final = (ATTACKER, INTERNET, NS1)
 REFUSED: Final = {(Protocol.TCP, "reset"), (Protocol.UDP, "port-unreachable")}
-"""Errors of a client without a listener (RFC 1122)."""
+"""Errors that a client gets if no process listens on the port (RFC 1122)."""
 
 
 def end(publish_network: PublishNetwork, container: Container, how: str) -> None:
@@ -42,12 +42,13 @@ def end(publish_network: PublishNetwork, container: Container, how: str) -> None
 
 @requirement("PUB-10")
 @pytest.mark.parametrize("how", ["stopped", "removed", "killed"])
-def test_port_rules_and_listeners_end_with_the_container(
+def test_end_of_container_removes_port_rules_and_listeners(
     publish_network: PublishNetwork, how: str
 ) -> None:
-    """A published port's rules and listeners end with its container; calls are rejected.
+    """The end of a container removes rules and listeners of its published port.
 
-    A sysctl of the network's link may stay changed, and an empty chain may stay.
+    Connections to the port are rejected afterwards. A sysctl of the network's link may stay
+    changed, and an empty nft chain may stay.
     """
     before, link = publish_network.host.snapshot(), publish_network.link()
     networks = re.compile(rf"sysctl net\.ipv4\.conf\.{re.escape(link)}\.|nft chain .*: new$")
@@ -69,7 +70,7 @@ def test_port_rules_and_listeners_end_with_the_container(
 
 
 def is_free(publish_network: PublishNetwork) -> bool:
-    """Return True if a process of the host can bind the port on every address."""
+    """Return True if a process of the host can bind the port on all addresses."""
     try:
         for family in publish_network.families:
             for transport in TRANSPORTS:
@@ -84,7 +85,7 @@ def is_free(publish_network: PublishNetwork) -> bool:
 
 
 def assert_refused(publish_network: PublishNetwork, family: Family) -> None:
-    """Assert that calls of the port on every address of the host are rejected."""
+    """Assert that the host rejects packets to the port on each of its addresses."""
     with ExitStack() as stack:
         made = [
             (
@@ -104,10 +105,10 @@ def assert_refused(publish_network: PublishNetwork, family: Family) -> None:
 
 
 @requirement("PUB-10")
-def test_published_port_does_not_lead_to_next_container_with_its_address(
+def test_port_of_stopped_container_does_not_lead_to_new_container_with_its_address(
     publish_network: PublishNetwork,
 ) -> None:
-    """A published port does not lead to the next container that gets the address."""
+    """The port of a stopped container does not lead to a new container that gets its address."""
     web, *_ = found = publish_network.publish("web")
     assert all(
         published.serves(ATTACKER, publish_network.own(published.family)) for published in found
@@ -122,7 +123,7 @@ def test_published_port_does_not_lead_to_next_container_with_its_address(
 
 @requirement("PUB-10")
 def test_restarted_container_publishes_the_same_ports(publish_network: PublishNetwork) -> None:
-    """A restarted container publishes the same ports, and they answer."""
+    """A restarted container publishes the same ports as before, and they answer."""
     web, *_ = found = publish_network.publish("web")
     reported = web.container.facts().ports
     web.container.stop()

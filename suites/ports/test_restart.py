@@ -1,4 +1,4 @@
-"""Published ports of a restarted container."""
+"""Published ports of a container after its restart."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COUNT: Final = 3
 
 @pytest.fixture(scope="module")
 def restarted(ports_scene: Scene, family: Family) -> Iterator[Container]:
-    """Start a container with a range and an automatic host port, and restart it."""
+    """Start a container with a published range and an automatic host port, and restart it."""
     ports = ranged(FIRST, COUNT)
     made = ports_scene.container("again", home(ports_scene.runtime, family), ports=ports)
     made.stop()
@@ -45,7 +45,7 @@ def restarted(ports_scene: Scene, family: Family) -> Iterator[Container]:
 def restarted_port(
     ports_scene: Scene, restarted: Container, transport: Transport, family: Family
 ) -> PublishedContainer:
-    """View the first port of the range, over one transport."""
+    """Return the first port of the restarted container's range, over one transport."""
     return PublishedContainer(ports_scene, restarted, transport, family, FIRST)
 
 
@@ -53,7 +53,7 @@ def restarted_port(
 def test_each_port_of_published_range_survives_restart(
     ports_scene: Scene, restarted: Container, transport: Transport, family: Family
 ) -> None:
-    """Each port of a published range and the automatic host port answer after a restart."""
+    """After a restart, each port of a published range answers, and so does the automatic port."""
     led = {FIRST + number: INSIDE + number for number in range(COUNT)}
     reported = (item for item in restarted.facts().ports if item.container_port == CHOSEN)
     (chosen,) = {item.host_port for item in reported if item.protocol == transport}
@@ -68,22 +68,22 @@ def test_each_port_of_published_range_survives_restart(
 
 
 @requirement("PUB-6", "LIFE-7")
-def test_published_port_sees_source_after_restart_as_declared(
+def test_restarted_container_sees_source_at_published_port_as_declared(
     restarted_port: PublishedContainer, family: Family
 ) -> None:
-    """A restarted container's published port sees an outsider's source as the runtime declares."""
+    """A restarted container sees the source of an outsider at its port as the runtime declares."""
     assert_seen_as_declared(
         restarted_port, ATTACKER, restarted_port.scene.world.address(HOST, family)
     )
 
 
 @requirement("PUB-5", "LIFE-7")
-def test_other_network_reaches_published_port_after_restart_as_declared(
+def test_container_on_other_network_reaches_port_after_restart_as_declared(
     ports_scene: Scene, runtime: Adapter, restarted: Container, family: Family
 ) -> None:
-    """A container on another network reaches a restarted container's port as declared.
+    """A container on another network reaches a restarted container's port if declared.
 
-    It calls the host's LAN address over TCP. A neighbour on the LAN is the control.
+    The client uses TCP and the host's LAN address. A neighbour on the LAN is the control.
     """
     restarted_port, address = (
         PublishedContainer(ports_scene, restarted, "tcp", family, FIRST),
@@ -101,7 +101,7 @@ def test_other_network_reaches_published_port_after_restart_as_declared(
 def test_port_on_the_internet_is_not_redirected_after_restart(
     ports_scene: Scene, restarted_port: PublishedContainer, family: Family
 ) -> None:
-    """A peer's call of the same port on the internet is not redirected to a restarted container."""
+    """A peer reaches a port number on the internet although a restarted container publishes it."""
     assert restarted_port.serves(ATTACKER, ports_scene.world.address(HOST, family))
     if not is_closed(ports_scene.runtime, family):
         internet, beyond = ports_scene.netns(INTERNET), ports_scene.world.address(INTERNET, family)

@@ -1,4 +1,4 @@
-"""Published SCTP ports, tested with crafted packets, which need no listener."""
+"""Published SCTP ports, tested with crafted packets and without a listener."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from suites.ports.published import INSIDE, PublishNetwork
 def test_sctp_init_to_published_port_is_forwarded_to_the_container(
     publish_network: PublishNetwork,
 ) -> None:
-    """An SCTP INIT to a published port reaches the container with translated address and port.
+    """An SCTP INIT to a published port reaches the container, with address and port translated.
 
-    Other ports are closed.
+    Other SCTP ports are closed.
     """
     web = publish_network.container("web", Publish(publish_network.port, INSIDE, "sctp"))
     attacker = publish_network.scene.netns(ATTACKER)
@@ -45,7 +45,7 @@ def test_sctp_init_to_published_port_is_forwarded_to_the_container(
 
 @requirement("PUB-13")
 def test_published_sctp_port_is_separate_from_tcp_port(publish_network: PublishNetwork) -> None:
-    """A published SCTP port is refused to another container, and the same TCP port is free."""
+    """Another container cannot publish a published SCTP port, but can publish it over TCP."""
     publish_network.container("web", Publish(publish_network.port, INSIDE, "sctp"))
     publish_network.scene.refusal(
         "late", publish_network.home, ports=(Publish(publish_network.port, INSIDE, "sctp"),)

@@ -1,4 +1,4 @@
-"""Traffic to addresses other than the host's, which published ports must not redirect."""
+"""Traffic to addresses that are not the host's, which published ports must not redirect."""
 
 from __future__ import annotations
 
@@ -28,19 +28,22 @@ WORD: Final = b"not for the host"
 
 
 @requirement("PUB-9")
-def test_published_port_on_other_machines_is_not_redirected(
+def test_published_port_number_on_other_machines_is_not_redirected(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """Calls of a published port's number on other machines reach those machines."""
+    """Traffic to other machines, at the number of a published port, is not redirected."""
     assert published.serves(NS1, ports_scene.world.address(HOST, family))
     assert_not_redirected(ports_scene, published.transport, family, published.port)
 
 
 @requirement("PUB-9", "BR-4", "BR-27")
-def test_direct_call_of_container_address_is_not_redirected(
+def test_host_port_number_is_closed_at_container_address(
     ports_scene: Scene, published: PublishedContainer
 ) -> None:
-    """A peer and the host reach only the listener's port on a container's own address."""
+    """At a container's own address, a peer and the host reach the container port only.
+
+    The number of the host port is closed there.
+    """
     for caller in ("peer", HOST):
         assert published.serves(caller, published.own(), port=INSIDE)
         assert published.delivered([PortCall(caller, published.own())]) == []
@@ -50,7 +53,10 @@ def test_direct_call_of_container_address_is_not_redirected(
 def test_routed_traffic_of_the_lan_is_not_redirected(
     ports_scene: Scene, published: PublishedContainer, family: Family, wires: TapPool
 ) -> None:
-    """A packet of a LAN neighbour that uses the host as its router is not redirected."""
+    """A packet that a LAN neighbour routes through the host to the internet is not redirected.
+
+    Its destination port has the number of a published port.
+    """
     host, attacker, internet = (ports_scene.netns(name) for name in (HOST, ATTACKER, INTERNET))
     source, target = (ports_scene.world.address(name, family) for name in (ATTACKER, INTERNET))
     head = Ether(src=attacker.links()["eth0"].mac, dst=host.links()["eth0"].mac)
@@ -67,10 +73,10 @@ def test_routed_traffic_of_the_lan_is_not_redirected(
 def test_broadcasts_to_published_port_are_not_redirected(
     ports_scene: Scene, family: Family
 ) -> None:
-    """Broadcasts to a published port's number are not redirected to the container.
+    """Broadcasts to the number of a published port are not redirected to the container.
 
-    They are sent on the LAN and on the container's network, or on br0 where the container has no
-    network with peers.
+    They are sent on the LAN and on the container's network. If that network has no peers, they are
+    sent on br0 instead.
     """
     port = PORTS["udp"]
     attacker = ports_scene.netns(ATTACKER)

@@ -1,4 +1,4 @@
-"""Flows through a published port, while other ports are published and released."""
+"""Flows through a published port, which survive while other containers publish ports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from suites.support.open_flows import (
 
 @pytest.fixture
 def flows(publish_network: PublishNetwork) -> Iterator[Flows]:
-    """Open flows from the LAN to a port on one address in each family, over UDP and TCP."""
+    """Open flows from the LAN to a port published on one address, in each family.
+
+    The flows use UDP and TCP.
+    """
     ports = [
         item
         for family in publish_network.families
@@ -46,12 +49,12 @@ def flows(publish_network: PublishNetwork) -> Iterator[Flows]:
 
 
 @requirement("LIFE-8", "PUB-1", "PUB-2")
-def test_published_flows_survive_another_published_port(
+def test_published_flows_survive_lifecycle_of_another_published_port(
     publish_network: PublishNetwork, flows: Flows
 ) -> None:
-    """Open flows through a published port survive the lifecycle of another port's container.
+    """Open flows through a published port survive while another port's container starts and ends.
 
-    The other port leads to the same container port number.
+    Both host ports lead to the same container port number.
     """
     guest = publish_network.container("guest", *both(publish_network.port + 1, PORT))
     assert_flows_survive(flows, guest, publish_network.scene.runtime)
@@ -60,10 +63,13 @@ def test_published_flows_survive_another_published_port(
 
 
 @requirement("LIFE-8", "PUB-11")
-def test_published_flows_survive_same_port_on_another_address(
+def test_published_flows_survive_publishing_same_port_on_another_address(
     publish_network: PublishNetwork, flows: Flows
 ) -> None:
-    """Open flows through a published port survive the same port on another address."""
+    """Open flows through a port survive while the port is published on another address.
+
+    Another container publishes the port there, and is removed again.
+    """
     ports = [
         item
         for family in publish_network.families

@@ -1,4 +1,4 @@
-"""Fixtures of the property suites."""
+"""Fixtures of the property-based suites."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def profile(request: pytest.FixtureRequest) -> hypothesis.settings:
-    """Return the settings of `--profile`."""
+    """Return the Hypothesis settings that the option `--profile` chooses."""
     return profiles.chosen(request.config)
 
 
@@ -28,15 +28,15 @@ Telling = Callable[..., AbstractContextManager[Steps]]
 
 @pytest.fixture
 def steps(request: pytest.FixtureRequest, profile: hypothesis.settings) -> Telling:
-    """Return a function whose context manager reports the progress of a property."""
+    """Return a function that opens a context manager, which reports a property's progress."""
     return partial(progress_of, request.config, settings=profile)
 
 
 @pytest.fixture
 def plans_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder for plans of failures, from which a scene can be rebuilt.
+    """Return the folder for the plans of failed examples, from which a test can be repeated.
 
-    It is temporary where pytest has no cache, as with `-p no:cacheprovider`.
+    The folder is temporary if pytest has no cache, as with `-p no:cacheprovider`.
     """
     cache = getattr(request.config, "cache", None)
     return cache.mkdir("netmodes-plans") if cache else tmp_path_factory.mktemp("netmodes-plans")

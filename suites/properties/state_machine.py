@@ -1,4 +1,4 @@
-"""Hypothesis state machine over networks and containers."""
+"""Hypothesis state machine with random steps that create, change and remove containers."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ MOST_CONTAINERS: Final = 5
 INSIDE: Final = 31080
 FIRST_PORT: Final = 20080
 SHORT: Final = 12
-"""Digits of an id that identify its owner."""
+"""Number of digits of a short id."""
 
 
 class HistoryStage:
-    """World, runtime and leak guard of histories; `last` is the last live plan."""
+    """World, runtime and leak guard in which histories run; `last` is the plan of the last step."""
 
     def __init__(self, world: World, runtime: Adapter, guard: LeakGuard, progress: Steps) -> None:
         self.world, self.runtime, self.guard, self.progress = world, runtime, guard, progress
@@ -53,7 +53,7 @@ class HistoryStage:
 
 
 class History(RuleBasedStateMachine):
-    """One history, in its own scene."""
+    """A random sequence of steps on networks and containers, which is called a history."""
 
     def __init__(self, stage: HistoryStage) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class History(RuleBasedStateMachine):
         self.made = 0
         """Number of networks and containers so far, so that no name or port is used twice."""
         self.bridged: set[str] = set()
-        """Containers that were started on a network, on whatever networks they are now."""
+        """Containers that were started on a network, even if they have left it."""
         with ExitStack() as stack:
             self.different = stack.enter_context(stage.guard.holding())
             self.scene = stack.enter_context(Scene(stage.world, stage.runtime))
@@ -76,7 +76,7 @@ class History(RuleBasedStateMachine):
             self._resources = stack.pop_all()
 
     def teardown(self) -> None:
-        """Remove everything; leftovers are a failure, unless the history failed already."""
+        """Remove everything, and fail if anything is left, unless the history failed already."""
         self._resources.__exit__(*sys.exc_info())
 
     # --- state -----------------------------------------------------------------
@@ -87,12 +87,12 @@ class History(RuleBasedStateMachine):
         return self.scene.plan
 
     def name(self, kind: str) -> str:
-        """Return a new name."""
+        """Return a new name that begins with `kind`."""
         self.made += 1
         return f"{kind}{self.made}"
 
     def free(self) -> list[str]:
-        """Return the containers that no other container joins."""
+        """Return the containers that no other container has joined."""
         modes_in_use = (item.mode for item in self.plan.containers)
         joined = {mode.container for mode in modes_in_use if isinstance(mode, Joined)}
         return [item.name for item in self.plan.containers if item.name not in joined]
@@ -116,7 +116,7 @@ class History(RuleBasedStateMachine):
         return self._host_veths().difference(*others)
 
     def claims(self, *features: Feature) -> bool:
-        """Return True if the runtime claims all of the features."""
+        """Return True if the adapter declares all of the features."""
         return self.stage.runtime.features.issuperset(features)
 
     # --- steps -----------------------------------------------------------------
@@ -126,7 +126,7 @@ class History(RuleBasedStateMachine):
     )
     @rule(ipv6=st.booleans(), internal=st.booleans(), icc=st.booleans())
     def create_network(self, *, ipv6: bool, internal: bool, icc: bool) -> None:
-        """Create a network of any kind."""
+        """Create a network with random options."""
         self.acting = self.name("net")
         self.scene.network(
             self.acting,
@@ -138,7 +138,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: len(self.plan.containers) < MOST_CONTAINERS)
     @rule(data=st.data(), publish=st.booleans())
     def start(self, data: st.DataObject, *, publish: bool) -> None:
-        """Start a container in any mode, with a published port where possible."""
+        """Start a container in a random mode, with a published port where the mode has one."""
         mode = data.draw(st.sampled_from(modes(self.plan, self.features)), label="mode")
         name = self.name("container")
         ports: tuple[Publish, ...] = ()
@@ -207,7 +207,7 @@ class History(RuleBasedStateMachine):
         self.bridged.discard(name)
 
     def _chosen(self, data: st.DataObject) -> str:
-        """Return the container of the next step."""
+        """Return a random container for the next step."""
         self.acting = data.draw(st.sampled_from(self.free()), label="container")
         return self.acting
 
@@ -234,14 +234,14 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def observed_equals_promised(self) -> None:
-        """Assert that observed equals promised reachability in every cell."""
+        """Assert that observed and promised reachability are equal for all sources and targets."""
         self.stage.last = self.plan
         self.stage.progress.state()
         assert self.scene.observed() == self.scene.promised()
 
     @invariant()
     def addresses_and_macs_are_unique(self) -> None:
-        """Assert that addresses and MACs of all containers' links are unique on all networks."""
+        """Assert that all containers' addresses and MACs are unique, across all networks."""
         addresses: list[str] = []
         macs: list[str] = []
         for item in self.plan.containers:
@@ -254,7 +254,7 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def published_ports_answer(self) -> None:
-        """Assert that published ports answer to the LAN in each family of the container."""
+        """Assert that published ports answer the LAN in each family that the container has."""
         for item in self.plan.containers:
             for port in item.ports:
                 for family in self._families(item):
@@ -274,10 +274,11 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def removed_objects_leave_nothing(self) -> None:
-        """Assert after each step that no veth, address, MAC, name or id of removed objects is left.
+        """Assert after each step that nothing is left of removed containers and networks.
 
-        A restarted container leaves nothing of its former pid 1, a removed one leaves nothing, and
-        a disconnected one leaves no veth. Flows are checked at the end of the history.
+        A removed container or network, or the former pid 1 of a restarted container, leaves no
+        veth, address, MAC, name or id. A disconnected container leaves no veth. Conntrack entries
+        are checked at the end of the history.
         """
         there = {item.name for item in self.plan.containers}
         there |= {item.name for item in self.plan.networks}
@@ -297,7 +298,7 @@ class History(RuleBasedStateMachine):
         self.veths = {name: veths for name, veths in self.veths.items() if name in {"", *there}}
 
     def _marks(self, name: str) -> set[str]:
-        """Return the marks of a container or network in the host."""
+        """Return the names and addresses by which host objects show their container or network."""
         if any(item.name == name for item in self.plan.networks):
             network = self.stage.runtime.network_facts(name)
             interface = {network.interface} if network.interface else set()
@@ -315,14 +316,14 @@ class History(RuleBasedStateMachine):
         return known
 
     def _new(self) -> list[str]:
-        """Return the host's objects that are new since the history began."""
+        """Return descriptions of the host's objects that are new since the history began."""
         return [line for line in self.different() if line.endswith(": new")]
 
     @invariant()
     def bystander_state_is_unchanged(self) -> None:
-        """Assert that no earlier state of the host is removed or changed.
+        """Assert that no state that the host had before the history is removed or changed.
 
-        Exempt are the runtime's bridge and, while containers run, the rules in its tables.
+        The runtime's bridge may change, and the rules in the runtime's tables while containers run.
         """
         runtime = self.stage.runtime
         own = [f".{runtime.network_facts(DEFAULT_NETWORK).interface}."]

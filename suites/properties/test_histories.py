@@ -1,4 +1,4 @@
-"""Random histories of a runtime: all promises hold after each step."""
+"""Random sequences of steps on a runtime, after each of which all promises are checked."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def test_any_history_keeps_every_promise(
     plans_folder: Path,
     steps: Telling,
 ) -> None:
-    """After each step of any history, observed equals promised reachability.
+    """After each step of a random history, observed and promised reachability are equal.
 
-    The steps create, connect, publish, restart, kill, remove and flush. Addresses and MACs are
-    unique, bystanders are unchanged, and nothing is left at the end.
+    The steps are create, connect, publish, restart, kill, remove and a firewall flush. Addresses
+    and MACs are unique, bystanders are unchanged, and nothing is left at the end.
     """
     # Imported here, so that collection does not wait for hypothesis.
     from hypothesis.stateful import run_state_machine_as_test

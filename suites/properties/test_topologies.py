@@ -1,4 +1,4 @@
-"""Random topologies: observed equals promised."""
+"""Random topologies of networks and containers, whose reachability must be as promised."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def test_any_topology_keeps_its_promises(
     plans_folder: Path,
     steps: Telling,
 ) -> None:
-    """In any topology, observed equals promised reachability, and removal leaves nothing.
+    """In a random topology, observed and promised reachability are equal.
 
-    The networks are of every kind, and containers of every mode are on one or several of them.
+    The networks are of every kind. Containers are in every mode, and on one or several networks.
+    Their removal leaves nothing.
     """
     # Imported here, so that collection does not wait for hypothesis.
     from hypothesis import given

@@ -1,1 +1,1 @@
-"""Scenes and helpers that several suites share."""
+"""Helpers that several suites share, and scenes: the networks and containers of a test."""

@@ -1,4 +1,4 @@
-"""Queries for an address on a network, by ARP and by neighbour discovery."""
+"""ARP requests and neighbour solicitations from a container, and the answers to them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from harness.testbench.packets.craft import EVERYBODY_MAC, mac_of, send_frame, s
 from suites.support.three_containers import ThreeContainers
 
 OTHERS: Final = ("b", "c", GATEWAY)
-"""Names that container a asks besides the broadcast address."""
+"""Owners of the MACs to which container `a` sends unicast queries."""
 
 
 def assert_no_proxy_answer(trio: ThreeContainers, address: Address) -> None:
-    """Assert that no container or bridge answers for an address, while b answers for its own."""
+    """Assert that no container and no bridge answers for an address.
+
+    As a control, container `b` answers for its own address.
+    """
     with trio.capture("a", *OTHERS) as wire:
         ask(trio, address, besides=OTHERS)
         ask(trio, trio.address("b"), besides=())
@@ -30,9 +33,9 @@ def assert_no_proxy_answer(trio: ThreeContainers, address: Address) -> None:
 
 
 def ask(trio: ThreeContainers, address: Address, besides: Iterable[str]) -> None:
-    """Send container a's query to the broadcast or multicast address, and to each of `besides`.
+    """Send a query of container `a` to the broadcast or multicast MAC, and to each of `besides`.
 
-    A proxy answers a unicast query at once and delays its answer to other queries.
+    A proxy answers a query to its own MAC at once, and other queries with a delay.
     """
     group = mac_of(solicited_node(address)) if address.version == 6 else EVERYBODY_MAC
     macs = [group, *(trio.mac(name) for name in besides)]
@@ -40,7 +43,7 @@ def ask(trio: ThreeContainers, address: Address, besides: Iterable[str]) -> None
 
 
 def query(trio: ThreeContainers, address: Address, *, to: str) -> Packet:
-    """Craft container a's ARP request or neighbour solicitation for an address."""
+    """Craft an ARP request or neighbour solicitation of container `a` for an address."""
     mac, own = trio.mac("a"), str(trio.address("a"))
     if address.version == 4:
         return Ether(src=mac, dst=to) / ARP(op=1, hwsrc=mac, psrc=own, pdst=str(address))
@@ -49,5 +52,5 @@ def query(trio: ThreeContainers, address: Address, *, to: str) -> Packet:
 
 
 def answer(address: Address) -> Packet:
-    """Return a pattern of every answer for an address."""
+    """Return a pattern that matches every ARP or ND answer for an address."""
     return ARP(op=2, psrc=str(address)) if address.version == 4 else ICMPv6ND_NA(tgt=str(address))

@@ -1,4 +1,4 @@
-"""Name resolution inside containers, by the C library and by the resolver."""
+"""Name resolution in containers, by the C library and by DNS queries to the resolver."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ KINDS: Final[dict[int, str]] = {4: "A", 6: "AAAA"}
 
 
 def present(scene: Scene, *names: str) -> list[str]:
-    """Return those of the containers that exist: some need modes that not every runtime claims."""
+    """Return which of the containers exist: some need modes that the adapter may not declare."""
     return [spec.name for spec in scene.plan.containers if spec.name in names]
 
 
 def held(scene: Scene, name: str, family: Family, network: str = "") -> set[Address]:
-    """Return the addresses of a container, on all networks or on one."""
+    """Return the addresses that a container has, on all networks or on one."""
     gateways = scene.runtime.network_facts(network).gateways if network else ()
     within = {item.network for item in gateways}
     return {
@@ -37,9 +37,9 @@ def held(scene: Scene, name: str, family: Family, network: str = "") -> set[Addr
 
 
 def resolved(scene: Scene, client: str, name: str, family: Family) -> set[Address]:
-    """Return the addresses to which C library and resolver resolve a name inside `client`.
+    """Return the addresses of a name in the container `client`.
 
-    Raise `AssertionError` when the two disagree.
+    Ask the C library and query the resolver, and raise `AssertionError` if they disagree.
     """
     library = looked_up(scene, client, name, family)
     answer = lookup.query(scene[client], name, KINDS[family])
@@ -52,12 +52,12 @@ def resolved(scene: Scene, client: str, name: str, family: Family) -> set[Addres
 
 
 def looked_up(scene: Scene, client: str, name: str, family: Family | None = None) -> LookupResult:
-    """Return the C library's result for a name inside `client`."""
+    """Return the C library's result for a name in the container `client`."""
     return lookup.look_up(scene.world.host, scene[client], name, family)
 
 
 def assert_hostname_is_own(scene: Scene, name: str) -> None:
-    """Assert that a container's gethostname(2) resolves to its own addresses only."""
+    """Assert that the hostname from gethostname(2) resolves to the container's addresses only."""
     called = lookup.hostname(scene.world.host, scene[name])
     for family in FAMILIES:
         own, found = held(scene, name, family), looked_up(scene, name, called, family)
@@ -73,19 +73,22 @@ def assert_hostname_is_own(scene: Scene, name: str) -> None:
 
 
 def with_names(runtime: Adapter, network: str) -> Bridge:
-    """Return a mode with outside names: the network, or the default one if that has no resolver."""
+    """Return the mode for a network on which outside names resolve.
+
+    This is the given network if its resolver reaches the outside, otherwise the default one.
+    """
     return Bridge(network) if runtime.dialect.network_resolver == "reached" else Bridge()
 
 
 def fresh_name() -> str:
     """Return a new name for which the world's name server has an address.
 
-    Its first label is no number, because the C library would take a number for an address.
+    The name's first label is not a number, because the C library would take it for an address.
     """
     return f"n{os.urandom(6).hex()}.{SENTINEL_ZONE}"
 
 
 def received(scene: Scene, since: int, *words: str) -> list[ServiceQuery]:
-    """Return the queries since a mark that the world's name server received for these words."""
+    """Return the queries to the world's name server since a mark, for names that contain a word."""
     asked = scene.world.services.queries(since)
     return [item for item in asked if any(word in item.name for word in words)]

@@ -1,4 +1,4 @@
-"""Features that the runtime claims, for tests of other subjects."""
+"""Helpers for tests that must adapt to the features that an adapter declares."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from harness.testbench.scene import Scene
 
 
 def has_ipv6(runtime: Adapter) -> bool:
-    """Return True if the runtime's networks can have IPv6 beside IPv4."""
+    """Return True if the runtime's networks can have IPv6 in addition to IPv4."""
     return Feature.IPV6 in runtime.features
 
 
 def families(runtime: Adapter) -> tuple[Family, ...]:
-    """Return the families that a network can have."""
+    """Return the address families that a network of the runtime can have."""
     return FAMILIES if has_ipv6(runtime) else (4,)
 
 
 def lan(scene: Scene, name: str = "lan", *, family: Family = 4) -> Bridge:
-    """Return the mode for a user-defined network, created here, or else the default one.
+    """Create a user-defined network and return its mode, or return that of the default network.
 
-    The network has IPv6 where the runtime claims it, and always for a test of `family` 6. A runtime
-    with IPv6 on bridges can create it, whether or not it claims several networks.
+    The default network is used if the runtime has no others. The new network has IPv6 if the
+    adapter declares IPv6, and always if `family` is 6. A runtime with bridges and IPv6 can create
+    one such network even if its adapter does not declare `networks`.
     """
     if not (family == 6 or has_networks(scene.runtime)):
         return Bridge()
@@ -41,7 +42,10 @@ def lan(scene: Scene, name: str = "lan", *, family: Family = 4) -> Bridge:
 
 
 def another(scene: Scene, name: str = "another") -> str:
-    """Return a network to connect to: the default one if it is a bridge, otherwise a new one."""
+    """Return a network to which a container can be connected.
+
+    This is the default network if it is a bridge, otherwise a new one.
+    """
     if scene.runtime.dialect.default_network == "bridge":
         return DEFAULT_NETWORK
     scene.network(name)
@@ -49,13 +53,13 @@ def another(scene: Scene, name: str = "another") -> str:
 
 
 def has_networks(runtime: Adapter) -> bool:
-    """Return True if the runtime can create at least one kind of open network."""
+    """Return True if the runtime can create at least one kind of network that is not internal."""
     own = Feature.NETWORKS in runtime.features
     return own or {Feature.BRIDGE, Feature.IPV6} <= runtime.features
 
 
 def can_start(runtime: Adapter, spec: ContainerSpec) -> bool:
-    """Return True if the runtime claims all features that a container needs."""
+    """Return True if the adapter declares all features that a container needs."""
     return runtime.features.issuperset(of_container(spec, runtime.features))
 
 
@@ -65,14 +69,14 @@ def restarts(runtime: Adapter) -> bool:
 
 
 def minimal_container(scene: Scene, name: str) -> Container:
-    """Start a container with as little network as possible."""
+    """Start a container in the mode with the least network that the adapter declares."""
     modes: dict[Feature, Mode] = {Feature.NONE: Nothing(), Feature.HOST: Host()}
     there = (mode for feature, mode in modes.items() if feature in scene.runtime.features)
     return scene.container(name, next(there, Bridge()))
 
 
 def every_mode(scene: Scene) -> None:
-    """Start containers in every claimed mode, on open and internal networks."""
+    """Start containers in every mode that the adapter declares, on open and internal networks."""
     claimed = scene.runtime.features
     if has_networks(scene.runtime):
         own = lan(scene)

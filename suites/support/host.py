@@ -1,4 +1,4 @@
-"""Positive control for tests that assert an unchanged host."""
+"""Controls for tests that assert that the host is unchanged."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from linux.netlink import Netlink
 
 
 def assert_change_shows(host: NetnsView, before: Snapshot) -> None:
-    """Change one sysctl of the host, assert that snapshots show it, and restore it."""
+    """Change a sysctl of the host, assert that a snapshot shows the change, and undo it."""
     host.tune({"net.ipv4.ip_default_ttl": 61})
     assert before.changes(host.snapshot()), "the control change of a sysctl is not visible"
     host.tune({"net.ipv4.ip_default_ttl": START_TTL})
 
 
 def await_local_addresses(view: NetnsView) -> None:
-    """Wait until every IPv6 address is in the local routing table.
+    """Wait until every IPv6 address of the namespace is in the local routing table.
 
-    Until then the kernel still adds routes by itself. Tentative addresses are skipped, because on a
-    bridge without ports they stay tentative.
+    Until then the kernel still adds routes. Tentative addresses are skipped, because on a bridge
+    without ports they stay tentative.
     """
     with view.open() as space, Netlink(space) as netlink:
 

@@ -1,4 +1,4 @@
-"""Flows between two namespaces that stay open while other containers start and end."""
+"""UDP and TCP flows that stay open while other containers start and end."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ LENGTH: Final = 500
 
 
 class OpenFlow(NamedTuple):
-    """Both ends of a flow: the client and the server."""
+    """The sockets of the client and of the server of a flow."""
 
     near: socket.socket
     far: socket.socket
 
     def exchange(self) -> None:
-        """Send new data each way; raise `OSError` or `TimeoutError` when it does not arrive.
+        """Send new data each way, and raise `OSError` or `TimeoutError` if it does not arrive.
 
         The server sends first. Through an address translation, its data arrives only if conntrack
-        knows the flow; data of the client would create the flow again.
+        has the flow. Data of the client would create a new conntrack entry.
         """
         for one, other in ((self.far, self.near), (self.near, self.far)):
             word = os.urandom(LENGTH)
@@ -47,7 +47,7 @@ class OpenFlow(NamedTuple):
 
 
 Flows = dict[str, OpenFlow]
-"""Flows by the names that failures show."""
+"""Flows, by the names that messages of failures contain."""
 
 
 @contextmanager
@@ -59,9 +59,9 @@ def open_flow(
     transport: Transport = "tcp",
     by: End | None = None,
 ) -> Iterator[OpenFlow]:
-    """Open a flow from one namespace to the other's address, used once before the body.
+    """Open a flow from one namespace to the address of another, and send data once each way.
 
-    With `by`, the client calls that published port, which leads to `PORT` of `address`.
+    With `by`, the client uses that published address and port, which lead to `PORT` of `address`.
     """
     called = by or (address, PORT)
     with (
@@ -88,7 +88,7 @@ def _socket(view: NetnsView, address: Address, transport: Transport) -> socket.s
 
 
 def _taken(listener: socket.socket, calling: socket.socket, transport: Transport) -> socket.socket:
-    """Return the server's socket for this client."""
+    """Return the server's socket for the flow of this client."""
     if transport == "udp":
         calling.send(b"hello")
         _, caller = listener.recvfrom(LENGTH)
@@ -100,7 +100,7 @@ def _taken(listener: socket.socket, calling: socket.socket, transport: Transport
 
 
 def assert_flows_continue(flows: Flows, after: str) -> None:
-    """Assert that data of both sides arrives on every flow; `after` names the last step."""
+    """Assert that data arrives both ways on every flow; `after` names the last step."""
     lost = {}
     for name, talk in flows.items():
         try:
@@ -111,7 +111,7 @@ def assert_flows_continue(flows: Flows, after: str) -> None:
 
 
 def assert_flows_survive(flows: Flows, guest: Container, runtime: Adapter) -> None:
-    """Assert that the flows survive stop and restart of another container."""
+    """Assert that the flows survive the stop and the restart of another container."""
     assert_flows_continue(flows, "started")
     if restarts(runtime):
         guest.stop()

@@ -1,4 +1,4 @@
-"""The operator's own firewall: an nft table that exists before any container."""
+"""The operator's own firewall, an nft table that exists before any container."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _FORBIDDEN: Final = (IPv4Network("203.0.113.99/32"), IPv6Network("2001:db8:1::99
 
 
 def rules() -> list[Request]:
-    """Return requests for a table with chains at the hooks that runtimes use, and rules in them."""
+    """Return requests that create the operator's table.
+
+    The table has rules in chains at the hooks that runtimes use too.
+    """
     requests = [
         nftables.add_table(TABLE),
         nftables.add_chain(TABLE, FORWARD, hook="forward", priority=-5),
@@ -59,7 +62,7 @@ def flush(host: NetnsView) -> None:
 
 
 def facts(host: NetnsView) -> dict[str, dict[str, str]]:
-    """Return the operator's part of the host's nft state, by name."""
+    """Return those of the host's nft objects that are the operator's, by name."""
     found = host.snapshot().facts
     return {name: dict(known) for name, known in found.items() if f" {TABLE.name}" in name}
 

@@ -1,4 +1,4 @@
-"""Packets of every protocol and state, for firewalls that check only some of them."""
+"""Packets of every protocol and flow state, because some firewalls check only a few of them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ WORD: Final = b"over there!"
 PROTOCOLS: Final = (4, 41, 47, 50, 51, 94, 253)
 """Protocols: IP in IP, IPv6 in IP, GRE, ESP, AH, IPIP, an experimental one."""
 TRACKED: Final = (33, 132, 136)
-"""DCCP, SCTP, UDP-Lite: conntrack recognises their payload as invalid."""
+"""Protocols whose payload conntrack checks and finds invalid: DCCP, SCTP, UDP-Lite."""
 
 
 def everything(trio: ThreeContainers, source: str, target: str) -> Iterator[Packet]:
-    """Craft first packets and parts of flows from source to target, each with `WORD`."""
+    """Craft first packets and stray packets from source to target, each with `WORD` as payload."""
     head = trio.ip(source, target, ttl=START_TTL)
     yield from beginnings(trio.family, head)
     yield from strays(trio.family, head, trio.ip(target, source))
 
 
 def beginnings(family: Family, head: Packet) -> Iterator[Packet]:
-    """Craft the first packets of new flows with one IP header."""
+    """Craft the first packets of new flows, all with the same IP header."""
     yield head / TCP(sport=53, dport=PORT, flags="S") / WORD
     for port in (53, 67, PORT):
         yield head / UDP(sport=port, dport=PORT) / WORD
@@ -49,7 +49,10 @@ def beginnings(family: Family, head: Packet) -> Iterator[Packet]:
 
 
 def strays(family: Family, head: Packet, back: Packet) -> Iterator[Packet]:
-    """Craft parts of unknown flows; errors quote a packet with the header `back`."""
+    """Craft packets that belong to no known flow, such as resets, replies and ICMP errors.
+
+    The errors quote a packet that has the IP header `back`.
+    """
     for flags in ("A", "SA", "PA", "R", "F", ""):
         yield head / TCP(sport=53, dport=PORT, flags=flags) / WORD
     quoted = back / UDP(sport=PORT, dport=53) / WORD
@@ -64,7 +67,7 @@ def strays(family: Family, head: Packet, back: Packet) -> Iterator[Packet]:
 
 
 def of_protocol(head: Packet, number: int) -> Packet:
-    """Craft a packet of a protocol number with `WORD` as its only payload."""
+    """Craft a packet with an IP protocol number and, in place of a transport header, `WORD`."""
     packet = head.copy()
     setattr(packet, "nh" if isinstance(packet, IPv6) else "proto", number)
     return packet / Raw(WORD * 8)
@@ -73,7 +76,7 @@ def of_protocol(head: Packet, number: int) -> Packet:
 def carrying(
     wire: Capture, trio: ThreeContainers, source: str, target: str | None = None, *, at: str
 ) -> list[Frame]:
-    """Return the frames from source to target with `WORD` that a tap has captured."""
+    """Return the captured frames from source to target that have `WORD` in the payload."""
     seen = wire.matching(trio.ip(source, target), at=trio.at(at))
     return [item for item in seen if WORD in item.data]
 
@@ -84,15 +87,16 @@ SERVICES: Final = (
 )
 """The first and the last port, and ports that firewalls, proxies and resolvers handle."""
 _ANY: Final = range(1024, 20000)
-"""Ports outside the ephemeral range."""
+"""Ports to draw from, which are not in the ephemeral range."""
 
 
 def every_port_answers(
     scene: Scene, caller: str, target: str, transport: Transport, family: Family
 ) -> None:
-    """Assert that a listener on each port that the world does not use receives the client's call.
+    """Assert that a client reaches a listener on each tested port of the target.
 
-    Another port is drawn at random each time, so that a fixed list of ports does not suffice.
+    Ports of the world's own services are left out. Another port is drawn at random in each run, so
+    that a runtime cannot pass by allowing a fixed list.
     """
     view = scene.netns(HOST if target == GATEWAY else target)
     address = scene.address(Cell(caller, target, Protocol.ICMP, family))

@@ -1,7 +1,7 @@
 """Three containers on one network in one address family, for packet tests.
 
-The fixtures are package-scoped. A suite's `conftest.py` imports them, and its tests share one trio
-for each family, which they must not change.
+The fixtures are package-scoped, and a suite's `conftest.py` imports them. The tests of the suite
+share the three containers of each family and must not change them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from suites.support.features import restarts
 
 NAMES: Final = ("a", "b", "c")
 DUAL: Final = "dual"
-"""Network of the IPv6 trio, with IPv4 and IPv6."""
+"""Network of the IPv6 tests, with both families."""
 PLAIN: Final = "plain"
 """User-defined network with IPv4 only."""
 
@@ -49,9 +49,10 @@ EndName = str | Address | None
 
 @dataclass(frozen=True, slots=True)
 class ThreeContainers:
-    """The containers a, b and c of a scene, on `network`, in one family.
+    """The containers `a`, `b` and `c` on `network`, tested in one address family.
 
-    A name is one of a container, of the world, or `gateway` for the host's end of the network.
+    A name is that of a container or of a namespace of the world. The name `gateway` is the host's
+    end of the network.
     """
 
     scene: Scene
@@ -59,7 +60,7 @@ class ThreeContainers:
     network: str
     world_wires: TapPool
     own_wires: TapPool
-    # Caches: a trio's addresses do not change.
+    # Caches, because the containers' addresses do not change.
     _addresses: dict[str, Address] = field(default_factory=dict)
     _macs: dict[str, str] = field(default_factory=dict)
     _taps: dict[str, Tap] = field(default_factory=dict)
@@ -72,11 +73,11 @@ class ThreeContainers:
         return name
 
     def netns(self, name: str) -> NetnsView:
-        """Return the namespace of a name."""
+        """Return the network namespace that a name stands for."""
         return self.scene.netns(name)
 
     def address(self, name: str) -> Address:
-        """Return the address by which a container on the network reaches a name."""
+        """Return the address at which containers of the network reach the owner of a name."""
         if name not in self._addresses:
             found = self.scene.address(Cell(NAMES[0], name, Protocol.ICMP, self.family))
             assert found is not None, f"{name} has no IPv{self.family} address"
@@ -84,19 +85,19 @@ class ThreeContainers:
         return self._addresses[name]
 
     def mac(self, name: str) -> str:
-        """Return the MAC of a container, or of the gateway."""
+        """Return the MAC of a container or the gateway."""
         if name not in self._macs:
             self._macs[name] = self.netns(name).links()[self.link(name)].mac
         return self._macs[name]
 
     def link(self, name: str) -> str:
-        """Return the interface of a name on its network: the bridge for `gateway`, or `eth0`."""
+        """Return the interface of a name: the network's bridge for `gateway`, otherwise `eth0`."""
         return self.bridge if name == GATEWAY else "eth0"
 
     # --- sending
 
     def client(self, caller: str, to: str, protocol: Protocol, **options: Any) -> Client:
-        """Open a client socket to a name; options as in `Client`."""
+        """Open a client socket from one name to another, with the options of `Client`."""
         return Client(self.netns(caller), protocol, self.address(to), **options)
 
     def settle(self) -> None:
@@ -107,16 +108,16 @@ class ThreeContainers:
 
     @contextlib.contextmanager
     def capture(self, *names: str) -> Iterator[Capture]:
-        """Capture at `eth0` of each name, and at the network's bridge for `gateway`.
+        """Capture packets at `eth0` of each name, or at the network's bridge for `gateway`.
 
-        The capture ends once the body's packets have arrived.
+        The capture ends when all packets that the body sent have arrived.
         """
         with Capture([self._tap(name) for name in names]) as wire:
             yield wire
             self.settle()
 
     def at(self, name: str) -> str:
-        """Return the interface at which `capture` listens, as in `Frame.where`."""
+        """Return the place at which `capture` listens for a name, as in `Frame.where`."""
         return self._tap(name).where
 
     def _tap(self, name: str) -> Tap:
@@ -133,23 +134,23 @@ class ThreeContainers:
         return self.address(end) if isinstance(end, str) else end
 
     def error(self, name: str, **fields: Any) -> Packet:
-        """Return an ICMP error, as in `craft.error`."""
+        """Return an ICMP error of the family, as `craft.error` does."""
         return craft.error(self.family, name, **fields)
 
     def request(self, protocol: Protocol, *, sport: Any, dport: Any) -> Packet:
-        """Return the first packet of an exchange, as in `craft.request`."""
+        """Return the first packet of an exchange, as `craft.request` does."""
         return craft.request(self.family, protocol, sport=sport, dport=dport)
 
 
 class TrioNetwork(NamedTuple):
-    """Network of a trio, and the family in which it is tested."""
+    """The network of three containers, and the family in which it is tested."""
 
     family: Family
     network: str = DEFAULT_NETWORK
 
 
 def plan(home: TrioNetwork) -> Plan:
-    """Return the plan with the containers of a trio."""
+    """Return the plan with three containers on a network."""
     own = NetworkSpec(home.network, ipv6=home.family == 6)
     networks = () if home.network == DEFAULT_NETWORK else (own,)
     mode = Bridge(home.network)
@@ -162,7 +163,7 @@ EACH_FAMILY: Final = (
 )
 """Parameters of fixtures that have an address family."""
 both_families: Final = pytest.mark.parametrize("family", EACH_FAMILY)
-"""Parameters of tests without a trio: each family."""
+"""Parameters of tests that do not use `trio`: each family."""
 
 
 @pytest.fixture(
@@ -178,8 +179,9 @@ def trio(
 ) -> Iterator[ThreeContainers]:
     """Share three containers on one network; tests must not change them.
 
-    There is one trio for each family, and another one for IPv4 on a user-defined network, where the
-    runtime has networks. Its `a` and `b` are restarted, where the runtime can restart.
+    The parameters are one network for each family, and a user-defined one for IPv4 where the
+    runtime has networks. On the user-defined network `a` and `b` are restarted, where the runtime
+    can restart.
     """
     home: TrioNetwork = request.param
     if home.network == PLAIN and Feature.NETWORKS not in runtime.features:

@@ -49,7 +49,7 @@ def test_renamed_tests_exist() -> None:
             "suites/dns/test_resolver.py::"
             "test_second_resolver_answers_when_one_fails[giving up-user-defined]",
             "suites/dns/test_resolver.py::"
-            "test_second_resolver_is_used_when_first_fails[SERVFAIL-user-defined]",
+            "test_container_queries_second_resolver_when_first_fails[SERVFAIL-user-defined]",
         ),
         ("tests/own.py::test_own[4-b]", "tests/own.py::test_own[4-b]"),
     ],
