@@ -74,7 +74,7 @@ def test_known_refusal_excuses_every_affected_test(
 ) -> None:
     """A listed refusal by the runtime excuses every test in which the refusal occurs.
 
-    Examples are tests that share the fixture and runs that write the expectation file.
+    Two tests share the fixture that was refused. `--write-expect` lists neither of them.
     """
     project.makepyfile(test_it=REFUSED)
     (project.path / "expect.toml").write_text(BY_SAYING)
