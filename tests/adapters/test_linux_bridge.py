@@ -30,7 +30,7 @@ def world() -> Iterator[World]:
         yield built
 
 
-def test_network_is_a_bridge_until_it_is_removed(world: World) -> None:
+def test_network_is_a_bridge_and_is_completely_removed(world: World) -> None:
     """A network is a Linux bridge with addresses of both families, a MAC and an MTU.
 
     The host forwards its packets until it is removed. Nothing of it is left.
