@@ -109,7 +109,7 @@ def test_port_is_written_in_dockers_format(port: Publish, value: str) -> None:
     assert options.published(port) == value
 
 
-def test_network_create_has_families_and_options() -> None:
+def test_network_is_created_with_families_and_options() -> None:
     """A network is created with a subnet and a gateway for each family.
 
     The description has the names of the options for the MTU and inter-container communication.

@@ -40,7 +40,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 
 @pytest.mark.parametrize("name", ["home", "away"])
-def test_sandbox_addresses_are_visible_inside_only(engine: Scene, name: str) -> None:
+def test_gvisor_addresses_are_visible_inside_only(engine: Scene, name: str) -> None:
     """The addresses of a gVisor container are those of its sandbox.
 
     The kernel's netns of the container does not have them.
@@ -69,7 +69,7 @@ def test_mode_host_uses_the_hosts_sockets(engine: Scene) -> None:
     assert set(own) == set(engine.netns(HOST).interfaces())
 
 
-def test_resolver_is_reachable_as_declared(engine: Scene) -> None:
+def test_gvisor_resolver_is_reachable_as_declared(engine: Scene) -> None:
     """The resolver of a gVisor container is reachable if the dialect declares it.
 
     Podman's is at the gateway. Docker's is reachable on the default network only.

@@ -34,7 +34,7 @@ def inspected(**settings: Any) -> str:
     return json.dumps([{"Id": ID, "Name": "/web", "State": state, "NetworkSettings": settings}])
 
 
-def test_container_inspect_is_parsed() -> None:
+def test_output_of_container_inspect_is_parsed() -> None:
     """The parsed facts of a container have its id, name, pid and endpoints.
 
     The name has no slash at its begin.

@@ -276,9 +276,7 @@ def test_rootless_docker_pools_avoid_the_hosts_subnet() -> None:
         ([], 0, False),
     ],
 )
-def test_uid_map_covers_every_id_up_to_the_last(
-    rows: list[str], last: int, *, enough: bool
-) -> None:
+def test_uid_map_without_a_gap_maps_every_id(rows: list[str], last: int, *, enough: bool) -> None:
     """`maps_every_id` is true if the rows of a uid map cover every id up to the last.
 
     The rows may be in any order.

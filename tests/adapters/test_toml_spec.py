@@ -26,7 +26,7 @@ def described(tmp_path: Path, text: str) -> CliSpec:
     return toml_spec.load(str(path))
 
 
-def test_command_and_features_are_sufficient(tmp_path: Path) -> None:
+def test_description_needs_only_command_and_features(tmp_path: Path) -> None:
     """A description needs only a command and features.
 
     The runtime has the name of the file, and is like Docker in all else.
@@ -70,7 +70,7 @@ def test_description_may_be_like_a_known_runtime(tmp_path: Path) -> None:
     assert spec.dialect.direct(4) == "accept", "as Docker 26 does"
 
 
-def test_like_without_a_version_means_the_newest(tmp_path: Path) -> None:
+def test_like_without_a_version_means_the_newest_version(tmp_path: Path) -> None:
     """If `like` has no version, the newest one is meant.
 
     For example, Docker drops packets routed to containers since 28.

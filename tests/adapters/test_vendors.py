@@ -63,7 +63,7 @@ def test_matrix_of_each_runtime_is_as_promised(vendor: Scene) -> None:
     assert vendor.observed() != oracle.promised(vendor.plan, other, vendor.world.topology)
 
 
-def test_inspected_endpoint_equals_the_kernels(vendor: Scene) -> None:
+def test_endpoint_in_inspect_has_the_kernels_address(vendor: Scene) -> None:
     """An endpoint in `inspect` has the address and MAC that the kernel reports.
 
     Its network has the name in the plan.
@@ -75,7 +75,7 @@ def test_inspected_endpoint_equals_the_kernels(vendor: Scene) -> None:
 
 
 @pytest.mark.parametrize("vendor", claiming(Feature.PUBLISH), indirect=True)
-def test_published_port_is_inspected_and_answers(vendor: Scene) -> None:
+def test_published_port_replies_and_is_reported_by_inspect(vendor: Scene) -> None:
     """A published port replies, and `inspect` reports it with the requested number."""
     assert_published_port_answers(vendor)
 

@@ -140,7 +140,7 @@ def test_failure_without_matrix_leaves_evidence_of_its_scene(
     }
 
 
-def test_evidence_has_the_runtime_calls(run: Run, pytester: pytest.Pytester) -> None:
+def test_evidence_lists_the_requests_to_the_runtime(run: Run, pytester: pytest.Pytester) -> None:
     """The evidence lists the requests to the runtime.
 
     Each has its arguments, time, duration and, if it was refused, the refusal.
@@ -263,7 +263,7 @@ def small_disk(pytester: pytest.Pytester) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("body", [MATRIX, ORDINARY])
-def test_moved_report_takes_its_evidence_along(
+def test_report_in_another_folder_has_its_evidence(
     run: Run,
     pytester: pytest.Pytester,
     small_disk: Path,

@@ -56,7 +56,7 @@ def test_frames_are_classified_by_role_and_protocol(name: str) -> None:
         assert seen.destination == ip_address(B)
 
 
-def test_icmp_errors_have_the_probes_names() -> None:
+def test_icmp_errors_have_the_names_in_probe_results() -> None:
     """The names of ICMP errors are those in the results of probes."""
     seen = of_frame(bytes(Ether() / FRAMES["unreachable"][0]))
     assert seen is not None
@@ -79,7 +79,7 @@ def test_frames_of_others_are_ignored(packet: Packet) -> None:
     assert of_frame(bytes(Ether() / packet)) is None
 
 
-def test_dns_counts_only_for_name_cells() -> None:
+def test_dns_frames_count_only_for_name_lookups() -> None:
     """DNS frames belong to the probe only if it looks up a name and the lookup fails."""
     question = bytes(Ether() / IP(src=A, dst=B) / UDP(sport=40000, dport=53) / Raw(b"www"))
     assert of_frame(question) is None

@@ -100,7 +100,7 @@ def test_explanation_abbreviates_the_path_of_a_looping_packet() -> None:
     assert len(lines[0]) < 1000
 
 
-def test_flooded_copy_is_not_the_end_of_the_trail() -> None:
+def test_flooded_copy_is_not_the_end_of_the_path() -> None:
     """A copy that the bridge floods to another port is not the end of the packet's path.
 
     The copy is seen later than the packet itself.
@@ -125,7 +125,7 @@ def test_rule_that_dropped_another_packet_is_not_named() -> None:
     assert lines[-1] == "the state of host shows no cause"
 
 
-def test_failed_lookup_is_no_arrival() -> None:
+def test_reply_to_a_failed_lookup_is_no_arrival() -> None:
     """The DNS reply to a failed lookup does not count as the arrival of a probe."""
     nameless = replace(
         trace_of(Observation(Outcome.NO_NAME), *trail(REQUEST, "web/eth0>"), *trail(REPLY, "a/b")),

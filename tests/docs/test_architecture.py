@@ -66,7 +66,7 @@ def test_source_folder_is_small_and_has_a_purpose(room: Path) -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=str)
-def test_all_names_existing_modules_of_its_folder(room: Path) -> None:
+def test_dunder_all_names_existing_modules_in_order(room: Path) -> None:
     """`__all__` names existing modules and folders, in alphabetical order."""
     found = public(room)
     inner = [item.name for item in ROOMS if item.parent == room]

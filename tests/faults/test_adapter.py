@@ -141,7 +141,7 @@ def test_fault_can_change_or_skip_a_call_of_the_adapter(sabotage: Callable[[Any]
         scene.runtime.inspect("web")
 
 
-def test_failing_fault_is_reported_as_such(sabotage: Callable[[Any], Scene]) -> None:
+def test_failing_fault_is_reported_with_its_place(sabotage: Callable[[Any], Scene]) -> None:
     """If a fault fails, the error has the fault's id, place and moment.
 
     An exit of the fault is such a failure, but a refusal by the runtime is not.

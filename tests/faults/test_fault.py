@@ -53,7 +53,7 @@ def test_error_for_an_invalid_declaration_names_file_and_line(
     assert f"{__file__}:" in str(raised.value)
 
 
-def test_function_gives_id_and_title() -> None:
+def test_fault_has_id_and_title_of_its_function() -> None:
     """The function that declares a fault gives the fault's id and title.
 
     The id is the function's name with hyphens, the title its docstring's first paragraph.

@@ -88,7 +88,7 @@ def test_failing_fault_is_broken() -> None:
     assert verdict_on(outcome(**FAILED), wrong) is Result.BROKEN
 
 
-def test_dead_trial_is_broken() -> None:
+def test_fault_of_a_dead_trial_is_broken() -> None:
     """If the process of a trial dies, the fault is broken.
 
     The verdict says how the process ended.

@@ -28,7 +28,7 @@ def test_lab_output_is_only_the_commands() -> None:
     assert (done.stdout, done.stderr) == ("one two  three\n", "")
 
 
-def test_shell_reads_a_script_from_standard_input() -> None:
+def test_lab_shell_reads_a_script_from_standard_input() -> None:
     """Without a terminal, the lab's shell reads a script from standard input."""
     assert run(NO_CAST, stdin="place=here\necho $place\nexit 3\n").stdout == "here\n"
 
@@ -63,7 +63,7 @@ def test_command_runs_in_all_namespaces_of_the_host() -> None:
     assert [name.partition(":")[0] for name in names[::2]] == kinds.split()
 
 
-def test_lab_needs_no_privilege() -> None:
+def test_ordinary_user_can_start_the_lab() -> None:
     """An ordinary user can start the whole lab, with its containers."""
     source = "id -u; mydocker exec container01 ls /sys/class/net; inside ns1 true"
     done = run(confined([*LAB, "--", "sh", "-ec", source], without=ALL_BUT_SETFCAP))

@@ -110,7 +110,7 @@ def test_lab_ip_prints_changes_like_iproute2(tools: str) -> None:
     assert "".join(f"{' '.join(line.split())}\n" for line in lines) == SHOWN
 
 
-def test_netmodes_ping_has_usage() -> None:
+def test_netmodes_ping_prints_its_usage() -> None:
     """`netmodes ping --help` prints the usage, as for any other command."""
     done = run([*NETMODES, "ping", "--help"])
     assert done.stdout.startswith("usage: netmodes ping ")

@@ -150,7 +150,7 @@ def test_socket_stays_in_the_namespace_of_its_opening(space: NetNS) -> None:
             )
 
 
-def test_second_close_of_a_netns_does_nothing() -> None:
+def test_closing_a_netns_again_does_nothing() -> None:
     """Closing a handle again does nothing, because its number may be another file's by then."""
     handle = NetNS.new()
     number = handle.fd

@@ -192,7 +192,7 @@ def test_reject_with_tcp_reset_affects_tcp_only(rules: Nft, star: Star, family: 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_verdicts_accept_drop_jump_and_return(rules: Nft, star: Star, family: int) -> None:
+def test_nft_verdicts_act_as_documented(rules: Nft, star: Star, family: int) -> None:
     """Drop drops the packet, and accept ends the chain.
 
     Jump continues in another chain, and return comes back from it.

@@ -39,7 +39,7 @@ def test_stat_is_parsed_for_any_command_name(name: str) -> None:
         process.communicate(b"\n")
 
 
-def test_start_time_of_living_and_ended_processes(child: subprocess.Popen[bytes]) -> None:
+def test_only_living_processes_have_a_start_time(child: subprocess.Popen[bytes]) -> None:
     """A child's start time is not before that of its parent.
 
     An ended process has no start time, whether it is a zombie or not.
@@ -54,7 +54,7 @@ def test_start_time_of_living_and_ended_processes(child: subprocess.Popen[bytes]
     assert proc.born(where) == 0
 
 
-def test_touched_page_counts_as_one_fault() -> None:
+def test_touched_page_counts_as_one_page_fault() -> None:
     """The first access to a page counts as one page fault, further accesses as none."""
     before = ProcessStat.of("/proc/self").faults
     with mmap.mmap(-1, 100 * mmap.PAGESIZE) as area:
@@ -92,7 +92,7 @@ def test_common_protocols_are_available(name: str) -> None:
     assert not protocol_available(name[:2])
 
 
-def test_available_sctp_has_sockets() -> None:
+def test_sctp_is_available_only_with_sockets() -> None:
     """If SCTP is reported as available, a socket for it can be opened."""
     available = protocol_available("SCTP")
     if available:

@@ -88,7 +88,7 @@ def test_bridge_port_has_state_and_isolation(netlink: Netlink) -> None:
     assert rtnetlink_dump.link(netlink, "br0").port_state is None
 
 
-def test_addresses_have_their_link(netlink: Netlink) -> None:
+def test_dumped_addresses_have_their_link(netlink: Netlink) -> None:
     """A dump has every address with its prefix length and link.
 
     It can be limited to one link.

@@ -137,7 +137,7 @@ def test_network_spec_has_ipv6_with_flag_or_subnet6() -> None:
 
 
 @given(plans())
-def test_plan_built_entry_by_entry_is_equal(plan: Plan) -> None:
+def test_plan_built_entry_by_entry_equals_plan_built_at_once(plan: Plan) -> None:
     """A plan built entry by entry equals a plan built at once, and has the same hash."""
     grown = Plan()
     for network in plan.networks:

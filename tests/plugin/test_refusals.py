@@ -43,7 +43,7 @@ def test_missing_facility_in_the_sandbox_fails_the_run(project: pytest.Pytester)
     assert done.stderr.count("this machine cannot run live tests: setns by pidfd") == 1
 
 
-def test_pure_tests_run_without_sandbox(project: pytest.Pytester) -> None:
+def test_tests_without_a_world_run_without_sandbox(project: pytest.Pytester) -> None:
     """With `--sandbox=never`, tests without a world run even on a machine without a sandbox."""
     project.makepyfile(PURE)
     done = run(confined([*PYTEST, "--sandbox=never"], limits=NO_NETNS, masked=["/run"]))

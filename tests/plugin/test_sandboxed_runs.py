@@ -45,7 +45,7 @@ ENDINGS = {
 
 @pytest.mark.parametrize("where", ["always", "never"])
 @pytest.mark.parametrize(("source", "args", "code"), ENDINGS.values(), ids=list(ENDINGS))
-def test_exit_code_of_a_sandboxed_run_is_pytests_own(
+def test_sandbox_does_not_change_the_exit_code_of_a_run(
     project: pytest.Pytester, source: str, args: list[str], code: int, where: str
 ) -> None:
     """A run has the same exit code with a sandbox as without one."""
@@ -138,7 +138,7 @@ def pytest_on_terminal(*args: str) -> Watched:
     return Watched(argv, terminal=True)
 
 
-def test_debugger_uses_the_terminal(project: pytest.Pytester) -> None:
+def test_pdb_reads_and_prints_on_the_terminal(project: pytest.Pytester) -> None:
     """`--pdb` reads and prints on the terminal of the run, and continues the run."""
     project.makepyfile("def test_bad():\n    answer = 6\n    assert answer == 7")
     with pytest_on_terminal("--pdb") as run:

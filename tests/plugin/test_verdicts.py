@@ -77,7 +77,9 @@ def test_undeclared_feature_is_unsupported(project: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_breakdown_of_the_runtime_is_an_error(project: pytest.Pytester, workers: list[str]) -> None:
+def test_crash_of_the_runtime_is_an_error_without_traceback(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
     """If the runtime crashes, the test is an error with the adapter's message.
 
     The error has no traceback, and the other tests run.
@@ -163,7 +165,7 @@ def test_leak_after_a_crash_breaks_no_requirement(project: pytest.Pytester) -> N
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_summary_counts_requirements(project: pytest.Pytester, workers: list[str]) -> None:
+def test_summary_counts_each_requirement_once(project: pytest.Pytester, workers: list[str]) -> None:
     """The summary counts each requirement once, by the most severe verdict of its tests."""
     project.makepyfile(FOUR)
     result = project.runpytest_subprocess(*workers)

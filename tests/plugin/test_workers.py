@@ -21,7 +21,7 @@ OURS = ["--runtime", "mydocker", "-n", "auto"]
 
 
 @pytest.mark.parametrize("runtime", [["--runtime", "mydocker"], []], ids=["mydocker", "another"])
-def test_two_workers_per_processor(project: pytest.Pytester, runtime: list[str]) -> None:
+def test_run_has_two_workers_per_processor(project: pytest.Pytester, runtime: list[str]) -> None:
     """A run has two workers per processor, because a test waits for the kernel half of its time."""
     project.makepyfile(MANY)
     result = project.runpytest_subprocess(*runtime, "-n", "auto")
@@ -30,7 +30,7 @@ def test_two_workers_per_processor(project: pytest.Pytester, runtime: list[str])
 
 
 @pytest.mark.parametrize("why", ["environment variable", "another project"])
-def test_xdist_decides_in_other_runs(
+def test_xdist_chooses_the_number_of_workers_in_unrelated_runs(
     project: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
     pytestconfig: pytest.Config,

@@ -198,7 +198,7 @@ REJECTIONS: tuple[tuple[Rejection, str], ...] = (
 
 @EACH
 @pytest.mark.parametrize(("how", "code"), REJECTIONS)
-def test_icmp_rejection_has_its_code(
+def test_rejection_has_the_code_of_its_icmp_error(
     world: World, rule: Put, family: Family, how: Rejection, code: str
 ) -> None:
     """A rejected request has the code of the router's ICMP error, for every protocol."""
@@ -209,7 +209,7 @@ def test_icmp_rejection_has_its_code(
 
 
 @EACH
-def test_tcp_reset_is_a_rejection(world: World, rule: Put, family: Family) -> None:
+def test_tcp_reset_has_the_outcome_rejected(world: World, rule: Put, family: Family) -> None:
     """A TCP connection that is reset is rejected with the code `rst`."""
     rule("r2", "forward", nftables.l4proto("tcp"), nftables.reject("tcp-reset"))
     seen = one(world, NS1, INTERNET, Protocol.TCP, family)

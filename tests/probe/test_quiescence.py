@@ -155,7 +155,7 @@ def test_lost_control_packet_is_an_error(
         quiet.reached()
 
 
-def test_quiet_lasts_for_the_patience_after_the_last_packet(
+def test_packet_restarts_the_wait_for_user_space(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The patience is the time without packets that the prober waits for user space.

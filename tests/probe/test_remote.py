@@ -120,7 +120,7 @@ def test_remote_datagram_has_sender_and_ancillary_data(agent: AgentClient, space
         assert call.recv(100) == b"well met"
 
 
-def test_remote_socket_works_with_select(agent: AgentClient, space: NetNS) -> None:
+def test_select_reports_a_readable_remote_socket(agent: AgentClient, space: NetNS) -> None:
     """`select` reports a remote socket as readable exactly while a datagram is unread."""
     with opened(agent, socket.SOCK_DGRAM) as receiver, local(space) as call:
         receiver.setblocking(False)
@@ -252,7 +252,7 @@ def test_userspace_stack_routes_of_lo_and_other_family_are_omitted() -> None:
     assert remote.of_main_table(routes) == wanted
 
 
-def test_kernel_netns_needs_no_patience() -> None:
+def test_missing_reply_in_a_kernel_netns_is_final_at_once() -> None:
     """In a kernel's netns, a missing reply is final without waiting for user space."""
     with NetNS.own() as own:
         assert quiescence.agent_patience([own]) == 0.0

@@ -33,7 +33,7 @@ def test_most_severe_verdict_counts(others: list[Verdict], worst: Verdict) -> No
     assert verdict_of("BR-4", *tests) is worst
 
 
-def test_leak_breaks_only_its_own_requirement() -> None:
+def test_leak_breaks_life_1_and_not_the_tests_requirement() -> None:
     """A leak counts against LIFE-1, not against the requirements of the leaking test."""
     left = made.result(
         verdict=Verdict.BROKEN, breaks=("LIFE-1",), failures=(Failure(when="teardown"),)
@@ -42,7 +42,7 @@ def test_leak_breaks_only_its_own_requirement() -> None:
     assert verdict_of("BR-4", left) is Verdict.KEPT
 
 
-def test_failure_with_leak_breaks_both() -> None:
+def test_failure_with_a_leak_breaks_life_1_and_the_tests_requirement() -> None:
     """A failed test that also leaks breaks LIFE-1 and the test's own requirements."""
     failures = (Failure(when="call"), Failure(when="teardown"))
     both = made.result(verdict=Verdict.BROKEN, breaks=("LIFE-1",), failures=failures)

@@ -203,7 +203,7 @@ def test_filter_finds_requirements_by_word_and_verdict(shown: Shown) -> None:
     expect(rows).to_have_count(5)
 
 
-def test_link_shows_a_filtered_requirement(shown: Shown) -> None:
+def test_link_to_a_filtered_requirement_opens_its_details(shown: Shown) -> None:
     """A link to a requirement that the filter hides makes it visible and opens its details."""
     page = shown(made.BROKEN)
     page.get_by_role("searchbox").fill("DNS-1")

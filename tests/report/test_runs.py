@@ -106,7 +106,7 @@ def test_node_ids_of_suites_do_not_depend_on_their_folder(
     assert report.selection.narrowed
 
 
-def test_run_without_requirement_leaves_no_report(project: pytest.Pytester) -> None:
+def test_run_without_marked_tests_keeps_the_earlier_report(project: pytest.Pytester) -> None:
     """A run without marked tests keeps the earlier report, unless `--report` is given."""
     project.makepyfile(test_it="def test_of_nothing(): pass")
     run(project)
@@ -115,7 +115,7 @@ def test_run_without_requirement_leaves_no_report(project: pytest.Pytester) -> N
     assert last_report(project, "here").totals.tests.kept == 1
 
 
-def test_no_report_option_writes_none(project: pytest.Pytester) -> None:
+def test_no_report_option_prevents_the_report(project: pytest.Pytester) -> None:
     """With `--no-report` a run writes no report; with `--report` too it is a usage error."""
     project.makepyfile(test_it=GREEN)
     run(project, "--no-report").assert_outcomes(passed=2, skipped=1)
@@ -143,7 +143,7 @@ def test_informational_run_writes_no_report(project: pytest.Pytester, option: st
         result.stdout.fnmatch_lines([f"*SETUP * {line}" for line in setups])
 
 
-def test_github_job_gets_the_summary(
+def test_summary_is_appended_to_the_file_of_the_github_job(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The summary is appended to the summary file of the GitHub job, after the text of other steps.

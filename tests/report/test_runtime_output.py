@@ -36,7 +36,7 @@ def test_runtime_output_is_taken_from_refusals() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_mixed_failure_has_no_runtime_output(error: BaseException) -> None:
+def test_failure_with_a_second_cause_has_no_runtime_output(error: BaseException) -> None:
     """A failure has no runtime output if it has a second cause, or only quotes the output."""
     assert runtime_output(error) == ()
 

@@ -66,7 +66,7 @@ def test_only_web_addresses_are_links(url: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/etc", "../x", "a/../../x", "a//b", "javascript:x", "a\\b", "a?b", "", ".", "a\nb"]
 )
-def test_evidence_is_below_the_report(path: str) -> None:
+def test_evidence_outside_the_reports_folder_is_refused(path: str) -> None:
     """A folder is accepted as evidence only if it is below the report's folder."""
     assert sanitize.folder("evidence/test-1") == "evidence/test-1"
     assert sanitize.folder(path) is None

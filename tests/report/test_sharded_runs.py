@@ -151,7 +151,7 @@ def test_merge_refuses_different_expectations(project: pytest.Pytester, netmodes
 
 
 @WORKERS
-def test_empty_shard_passes(
+def test_shard_without_tests_passes(
     project: pytest.Pytester, netmodes: Netmodes, workers: list[str]
 ) -> None:
     """A shard without tests passes and leaves a report.

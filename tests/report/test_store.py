@@ -137,7 +137,7 @@ def test_evidence_has_an_index(tmp_path: Path) -> None:
     assert re.findall(r"\(<(.*?)>\)", names) == ways
 
 
-def test_page_elsewhere_links_only_evidence_below(tmp_path: Path) -> None:
+def test_page_in_another_folder_links_only_evidence_below_that_folder(tmp_path: Path) -> None:
     """A page in another folder links evidence only if it is below that folder."""
     below, beside = tmp_path / "pages" / "acme", tmp_path / "acme"
     names = ("index.md", "peers/", "peers/story.txt", "peers/again.txt", "peers/state/host.json")

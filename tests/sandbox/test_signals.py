@@ -77,7 +77,9 @@ def test_terminal_key_sends_one_signal_to_the_sandbox(key: str, name: str) -> No
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGQUIT, signal.SIGINT]
 )
-def test_death_by_signal_in_the_sandbox_is_seen_outside(number: signal.Signals) -> None:
+def test_signal_that_ends_the_sandboxed_process_ends_the_waiting_one(
+    number: signal.Signals,
+) -> None:
     """If a signal ends the process inside, the waiting process ends by the same signal."""
     source = f"""
 import os, signal

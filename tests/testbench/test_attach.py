@@ -64,7 +64,7 @@ def test_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> Non
     assert {(seen.outcome, seen.seen_ttl) for seen in found} == {(Outcome.REPLY, 64)}
 
 
-def test_attached_namespace_receives_at_once(host: NetNS, inside: NetNS) -> None:
+def test_attached_namespace_receives_packets_at_once(host: NetNS, inside: NetNS) -> None:
     """When `attach` returns, the namespace receives packets, over IPv6 too.
 
     Without a wait, the kernel would receive IPv6 packets only later (`linux.readiness`).
@@ -104,7 +104,7 @@ def test_network_without_bridge_is_refused(host: NetNS, inside: NetNS) -> None:
         attach(host, inside, NetworkInfo("net", "id", None, GATEWAYS), "alone")
 
 
-def test_namespace_with_eth0_is_unchanged(host: NetNS, inside: NetNS) -> None:
+def test_failed_attach_leaves_namespace_with_eth0_unchanged(host: NetNS, inside: NetNS) -> None:
     """Attaching a namespace that already has `eth0` fails and leaves the namespace unchanged.
 
     The error names the new veth pair, of which both ends are removed.

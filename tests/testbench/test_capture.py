@@ -98,7 +98,7 @@ def test_frames_are_in_order_of_time(taps: list[Tap], sock: socket.socket) -> No
         assert seen == ["near/eth0", "far/eth0"]
 
 
-def test_capture_is_limited_to_its_block(taps: list[Tap], sock: socket.socket) -> None:
+def test_capture_has_only_packets_of_its_block(taps: list[Tap], sock: socket.socket) -> None:
     """A capture has only the packets sent within its `with` block.
 
     It can be read before the block ends.
@@ -157,7 +157,7 @@ def test_unfinished_checksum_is_marked(
     wire.expect_none(UDP(chksum=0xDEAD) / b"raw")
 
 
-def test_vlan_tag_is_restored(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
+def test_captured_frame_has_its_vlan_tag(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
     """A captured frame has its VLAN tag, which the kernel stores apart from the frame."""
     sent = bytes(Ether(dst=b"\xff" * 6) / Dot1Q(vlan=7, prio=3) / IP() / UDP(dport=SERVICE))
     with Capture(taps) as wire, ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
@@ -167,7 +167,7 @@ def test_vlan_tag_is_restored(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> Non
     assert (frame.data, frame.length, frame.kind) == (sent, len(sent), FrameKind.BROADCAST)
 
 
-def test_long_frame_is_truncated_with_its_length(ends: tuple[NetNS, NetNS]) -> None:
+def test_truncated_frame_keeps_its_original_length(ends: tuple[NetNS, NetNS]) -> None:
     """A frame longer than a slot of the ring is truncated, and its original length is known."""
     with (
         ends[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
@@ -180,7 +180,7 @@ def test_long_frame_is_truncated_with_its_length(ends: tuple[NetNS, NetNS]) -> N
     assert 1500 < len(frame.data) < 2048
 
 
-def test_frame_of_mtu_size_is_complete(taps: list[Tap], sock: socket.socket) -> None:
+def test_frame_of_mtu_size_is_captured_completely(taps: list[Tap], sock: socket.socket) -> None:
     """A frame of up to 1500 bytes, the usual MTU, is captured completely."""
     data = os.urandom(1472)
     with Capture(taps) as wire:
@@ -201,7 +201,9 @@ def small(ends: tuple[NetNS, NetNS]) -> Iterator[Tap]:
         yield tap
 
 
-def test_overflow_fails_every_expectation(small: Tap, sock: socket.socket, tmp_path: Path) -> None:
+def test_overflow_of_a_tap_fails_every_expectation(
+    small: Tap, sock: socket.socket, tmp_path: Path
+) -> None:
     """If a tap's ring overflows, every expectation of the capture fails.
 
     The number of lost frames is in the error, and the others can be written to a file. The next

@@ -148,7 +148,7 @@ def test_reset_differs_from_end_of_stream(
     assert not transfer.reset_after_delivery(by_caller=by_caller)
 
 
-def test_without_offload_packets_are_as_on_a_wire(ends: Ends, wires: TapPool) -> None:
+def test_captured_packets_without_offload_fit_the_mtu(ends: Ends, wires: TapPool) -> None:
     """With offloads disabled, captured segments have at most the MTU and complete checksums.
 
     Afterwards the offloads are enabled again.

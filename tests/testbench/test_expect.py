@@ -109,7 +109,7 @@ def test_expect_only_accepts_each_template_and_housekeeping() -> None:
     expect.only([REQUEST, REPLY, REPLY, *HOUSEKEEPING], UDP(dport=4242), UDP(sport=4242))
 
 
-def test_expect_only_names_other_frames() -> None:
+def test_expect_only_lists_frames_without_a_template() -> None:
     """`expect_only` lists a frame that matches no template."""
     with pytest.raises(AssertionError, match=r"1 frames do not match UDP\(\):\n .*ICMP"):
         expect.only([REQUEST, ERROR, *HOUSEKEEPING], UDP())

@@ -34,7 +34,7 @@ def ends() -> None:
     os._exit(3)
 
 
-def test_names_resolve_in_the_other_root(host: HostMachine) -> None:
+def test_names_are_looked_up_in_another_root(host: HostMachine) -> None:
     """Names are looked up in the hosts file of the other root; a failed lookup has a reason."""
     assert inside(host.pid, by_name, "localhost", 4).addresses == {ip_address("127.0.0.1")}
     assert inside(host.pid, by_name, "host", 4).addresses == {ip_address("127.0.1.1")}

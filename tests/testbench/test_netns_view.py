@@ -54,7 +54,7 @@ def test_view_shows_links_addresses_routes_and_neighbours(view: NetnsView) -> No
     assert ip_address("192.0.2.9") in {neighbour.address for neighbour in view.neighbours()}
 
 
-def test_ipv4_addresses_come_first(view: NetnsView, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_view_lists_ipv4_addresses_first(view: NetnsView, monkeypatch: pytest.MonkeyPatch) -> None:
     """IPv4 addresses come before IPv6 addresses, in whatever order they are reported."""
     dump = rtnetlink_dump.addresses
     monkeypatch.setattr(
@@ -77,14 +77,14 @@ def test_view_reports_missing_objects() -> None:
             empty.sysctl("net.ipv4.nothing")
 
 
-def test_sysctls_are_those_of_the_namespace(view: NetnsView) -> None:
+def test_view_returns_sysctls_of_its_namespace(view: NetnsView) -> None:
     """A view returns the sysctl value that was set in its namespace."""
     assert view.sysctl("net.ipv4.ip_forward") == "0"
     view.tune({"net.ipv4.ip_forward": 1})
     assert view.sysctl("net.ipv4.ip_forward") == "1"
 
 
-def test_identity_is_that_of_the_namespace(view: NetnsView) -> None:
+def test_views_of_one_namespace_have_one_identity(view: NetnsView) -> None:
     """Two views of one namespace have the same identity, even with different names."""
     again = NetnsView("other name", view.open)
     assert again.identity == view.identity
@@ -106,7 +106,7 @@ def test_view_does_not_keep_the_namespace_open(view: NetnsView) -> None:
             view.interfaces("eth9")
 
 
-def test_socket_is_inside_the_namespace(view: NetnsView) -> None:
+def test_socket_of_a_view_is_inside_its_namespace(view: NetnsView) -> None:
     """A view's socket is inside the namespace, and is the only descriptor that stays open.
 
     The socket can be bound to an address that exists only there.
@@ -134,7 +134,7 @@ def test_abstract_sockets_are_reachable_in_their_netns(view: NetnsView) -> None:
 MANY = 2000
 
 
-def test_lost_notifications_trigger_a_check() -> None:
+def test_lost_notifications_trigger_a_check_of_the_condition() -> None:
     """If notifications are lost, a wait checks its condition anew.
 
     Notifications are lost when, for example, a thousand containers end and the socket's buffer

@@ -52,7 +52,7 @@ def test_first_error_is_raised_after_the_scene_is_removed(
     assert scene.plan.networks == ()
 
 
-def test_interrupt_is_raised_before_errors(
+def test_interrupt_is_raised_in_preference_to_errors(
     world: World, runtime: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interrupt is raised in preference to an earlier error."""
@@ -103,7 +103,9 @@ PLAN = Plan(
 @pytest.mark.parametrize("error", [Cut, RuntimeBroken])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("name", ["lan", "second"])
-def test_interrupted_object_is_removed(name: str, when: str, error: type[BaseException]) -> None:
+def test_interrupted_creation_of_an_object_is_undone(
+    name: str, when: str, error: type[BaseException]
+) -> None:
     """If its creation is interrupted, a network or container is removed.
 
     Then the interrupt is raised.

@@ -242,7 +242,7 @@ def narrow(request: pytest.FixtureRequest) -> Iterator[World]:
 
 @EACH
 @pytest.mark.parametrize(("source", "target"), [(HOST, INTERNET), (INTERNET, HOST)])
-def test_narrow_link_reports_its_path_mtu(
+def test_sender_learns_the_path_mtu_of_a_narrow_link(
     narrow: World, family: Family, source: str, target: str
 ) -> None:
     """A link with a small MTU drops a packet one byte too long, and the sender learns the MTU.

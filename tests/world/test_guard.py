@@ -256,7 +256,7 @@ def _flows(scene: Scene) -> list[Flow]:
         return conntrack.all()
 
 
-def test_declared_traces_of_a_container_are_no_leak(
+def test_permitted_flows_and_neighbours_of_a_container_are_no_leak(
     guard: LeakGuard, scene: Scene, allow: Callable[..., None]
 ) -> None:
     """Flows and neighbour entries are no leak if the runtime's dialect permits them.

@@ -63,7 +63,7 @@ def test_shared_scene_is_no_leak_of_any_test(guard: LeakGuard, world: World) -> 
     a_test(guard)
 
 
-def test_leftover_of_shared_scene_is_found_when_the_last_one_ends(
+def test_leftover_of_shared_scenes_is_reported_after_the_last_scene(
     guard: LeakGuard, world: World
 ) -> None:
     """A leftover of shared scenes is reported once, after the last of them ends."""

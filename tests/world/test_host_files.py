@@ -48,7 +48,7 @@ def test_runtime_directories_are_writable_in_a_host(host: HostMachine, directory
     assert host.call(_try_to_write, f"{directory}/netmodes-was-here") == 0
 
 
-def test_cache_survives_the_host(host: HostMachine) -> None:
+def test_cached_files_survive_the_host(host: HostMachine) -> None:
     """Files that an adapter writes to the cache are available in the next run."""
     name = os.path.join(host_files.cache(), f"test-{uuid4()}")
     host.run(["touch", name])

@@ -142,7 +142,9 @@ def test_http_page_names_client_host_and_path(client: NetNS, family: Family) -> 
         (b"GET /" + b"x" * 70000, b"414"),
     ],
 )
-def test_http_request_gets_its_status(client: NetNS, request_: bytes, status: bytes) -> None:
+def test_http_request_gets_the_status_of_its_method(
+    client: NetNS, request_: bytes, status: bytes
+) -> None:
     """HEAD returns only the header; unknown methods and malformed requests get an error status."""
     with stream(client, 4, "http") as sock:
         sock.sendall(request_)
