@@ -1,4 +1,4 @@
-"""Invented runtimes: a wrapper of mydocker with failures on demand, and a bare one."""
+"""Invented runtimes for tests: a wrapper of mydocker with optional failures, and a bare runtime."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ network_remove = ["forget"]
 
 
 def acme(folder: Path, *, trick: str = "", more: str = "", timeout: int = 30) -> AdapterFactory:
-    """Return the adapter factory of a description and a program in a folder.
+    """Write a program and its description to a folder, and return the adapter factory.
 
-    `trick` is shell text that the program runs before it calls mydocker; `more` is the end of
-    the description.
+    `trick` is shell text that the program runs before it calls mydocker. `more` is appended to the
+    description.
     """
     command = folder / "acmectl"
     command.write_text(_ACMECTL.format(trick=trick, root=ROOT, python=sys.executable))
@@ -60,7 +60,7 @@ def describe(folder: Path, *, command: str, more: str = "", timeout: int = 30) -
 
 
 class Unasked:
-    """A bare runtime that starts no container and has nothing to forget."""
+    """A bare runtime that cannot start a container, and has none to remove."""
 
     def __init__(self, _: object) -> None:
         pass

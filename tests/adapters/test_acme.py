@@ -1,4 +1,4 @@
-"""Tests of a runtime from a TOML description, with real containers and real failures."""
+"""Tests of a runtime that a TOML file describes, with real containers and real failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BOUND: Final = 20.0
 
 @pytest.fixture(scope="module")
 def own_world() -> Iterator[World]:
-    """Build a world for runtimes that fail."""
+    """Build a separate world for runtimes that fail."""
     with World.build() as built:
         yield built
 
@@ -46,7 +46,7 @@ def scene(own_world: World, tmp_path: Path) -> Iterator[Scene]:
 
 
 def broken(own_world: World, folder: Path, trick: str, *, timeout: int = 30) -> CliAdapter:
-    """Return the adapter of a runtime with a built-in failure."""
+    """Return the adapter of a runtime that fails as `trick` says."""
     adapter = acme(folder, trick=trick, timeout=timeout)(own_world.host)
     assert isinstance(adapter, CliAdapter)
     return adapter
@@ -56,17 +56,20 @@ def broken(own_world: World, folder: Path, trick: str, *, timeout: int = 30) -> 
 
 
 def test_described_runtime_keeps_the_oracles_promises(scene: Scene) -> None:
-    """A described runtime keeps the oracle's promises in several modes.
+    """A runtime described in TOML keeps the oracle's promises in several modes.
 
-    The containers are on the default network, on a user-defined one and in mode none.
+    The containers are on the default network, on a user-defined network and in mode none.
     """
     lan = scene.network("lan", ipv6=True)
     scene.containers(a=Bridge(), b=lan, c=lan, d=Nothing())
     assert scene.observed() == scene.promised()
 
 
-def test_described_runtime_is_called_by_its_own_verbs(scene: Scene) -> None:
-    """A described runtime is called by its own verbs `launch`, `destroy` and `forget`."""
+def test_described_runtime_is_called_by_its_own_commands(scene: Scene) -> None:
+    """The adapter calls a runtime by the commands in its description.
+
+    Here they are `launch`, `destroy` and `forget`.
+    """
     network = scene.network("lan")
     assert scene.container("web", Bridge(network.name)).facts().running
     scene.remove("web")
@@ -78,7 +81,10 @@ def test_described_runtime_is_called_by_its_own_verbs(scene: Scene) -> None:
 
 
 def test_refusal_carries_request_and_runtime_message(scene: Scene) -> None:
-    """A refused start has the request and the runtime's message, and leaves nothing."""
+    """The error for a refused start has the request and the runtime's message.
+
+    No container is left.
+    """
     refused = scene.refusal("joiner", Joined("nobody"))
     assert refused.asked == "run joiner"
     assert "nobody" in refused.said
@@ -87,9 +93,9 @@ def test_refusal_carries_request_and_runtime_message(scene: Scene) -> None:
 
 
 def test_exec_returns_the_commands_exit_code(scene: Scene) -> None:
-    """Exec returns the command's exit code, 127 for a missing command.
+    """`exec` returns the exit code of the command, 127 for a missing command.
 
-    Only exec in a stopped container is a refusal.
+    Only `exec` in a stopped container is a refusal.
     """
     web = scene.container("web")
     assert web.exec("sh", "-c", "echo said; exit 7").returncode == 7
@@ -100,10 +106,10 @@ def test_exec_returns_the_commands_exit_code(scene: Scene) -> None:
         web.exec("true")
 
 
-def test_inspect_cache_ends_with_the_container(scene: Scene) -> None:
-    """The cache of inspect ends with the container, also if it ends by itself.
+def test_inspect_cache_is_dropped_at_the_end_of_the_container(scene: Scene) -> None:
+    """The result of `inspect` is cached until the container ends, even if it ends by itself.
 
-    A reused name is another container.
+    A new container with the same name is inspected anew.
     """
     web = scene.container("web")
     first = web.facts()
@@ -133,7 +139,7 @@ def test_inspect_cache_ends_with_the_container(scene: Scene) -> None:
 def test_crash_is_an_error_with_command_and_output(
     own_world: World, tmp_path: Path, trick: str, words: str
 ) -> None:
-    """The error for a crash has the request, the command line, the output and a hint."""
+    """If the runtime crashes, the error has the request, command line, output and a hint."""
     runtime = broken(own_world, tmp_path, trick)
     with pytest.raises(RuntimeBroken) as raised:
         runtime.inspect("web")
@@ -152,12 +158,12 @@ def test_crash_is_an_error_with_command_and_output(
     ],
     ids=["hangs", "endless output"],
 )
-def test_command_without_end_is_killed(
+def test_command_that_never_ends_is_killed(
     own_world: World, tmp_path: Path, does: str, timeout: int, words: str
 ) -> None:
-    """A command without end is killed, and the error has its output.
+    """A command that never ends is killed at the time limit; the error has its output.
 
-    The log has the command and the code of timeout(1).
+    The log has the command and the exit code of timeout(1).
     """
     runtime = broken(own_world, tmp_path, f'[ "$1" = run ] && {does}', timeout=timeout)
     began = time.monotonic()
@@ -175,10 +181,10 @@ def test_command_without_end_is_killed(
         ('files = { "/usr/acme.conf" = "" }', r"Read-only file system: '/usr/acme.conf'"),
     ],
 )
-def test_impossible_scratch_or_file_is_named(
+def test_error_for_an_impossible_path_says_which_are_possible(
     own_world: World, tmp_path: Path, more: str, words: str
 ) -> None:
-    """The error for an impossible scratch or file path says which paths are possible."""
+    """The error for an impossible path in `scratch` or `files` says which paths are possible."""
     path = describe(tmp_path, command="true")
     Path(path).write_text(Path(path).read_text().replace("[words]", f"{more}\n[words]"))
     own_world.host.call(Path("/run/netmodes/prepared").unlink, missing_ok=True)
@@ -187,7 +193,7 @@ def test_impossible_scratch_or_file_is_named(
 
 
 def test_non_executable_program_is_an_error(own_world: World, tmp_path: Path) -> None:
-    """The error for a non-executable program has the kernel's reason."""
+    """If the runtime's program is not executable, the error has the kernel's reason."""
     factory = acme(tmp_path)
     (tmp_path / "acmectl").write_text("neither a script nor a binary")
     runtime = factory(own_world.host)
@@ -210,7 +216,7 @@ socket = "{socket}"
 
 
 def listening(folder: Path) -> str:
-    """Return the table of a daemon that listens."""
+    """Return the TOML table of a daemon that listens."""
     socket = f"/run/{folder.name}.sock"
     return _DAEMON.format(command=["python3", "-c", _LISTEN, socket], socket=socket)
 
@@ -218,7 +224,7 @@ def listening(folder: Path) -> str:
 def test_daemon_that_exits_at_start_is_an_error_with_its_log(
     own_world: World, tmp_path: Path
 ) -> None:
-    """The error for a daemon that exits at its start has its log, which gives the reason."""
+    """If a daemon exits at its start, the error has the daemon's log, which gives the reason."""
     command = ["sh", "-c", "echo no licence; exit 1"]
     more = _DAEMON.format(command=command, socket="/run/nobody.sock")
     runtime = acme(tmp_path, more=more)(own_world.host)
@@ -227,7 +233,10 @@ def test_daemon_that_exits_at_start_is_an_error_with_its_log(
 
 
 def test_daemon_that_never_listens_is_killed(own_world: World, tmp_path: Path) -> None:
-    """A daemon that never listens is killed; the error has the socket and the time limit."""
+    """A daemon that never listens is killed.
+
+    The error has the daemon's socket and the time limit.
+    """
     more = _DAEMON.format(command=["sh", "-c", "exec sleep 600"], socket="/run/nobody.sock")
     runtime = acme(tmp_path, more=more, timeout=1)(own_world.host)
     began = time.monotonic()
@@ -237,7 +246,10 @@ def test_daemon_that_never_listens_is_killed(own_world: World, tmp_path: Path) -
 
 
 def test_ended_daemon_is_restarted(own_world: World, tmp_path: Path) -> None:
-    """The first verb after a daemon's end fails with its log, and the next succeeds."""
+    """The first request after the end of a daemon fails with the daemon's log.
+
+    The daemon is restarted, so the next request succeeds.
+    """
     trick = f'[ "$1" = inspect ] && [ ! -e {tmp_path}/up ] && echo no answer >&2 && exit 1'
     runtime = acme(tmp_path, more=listening(tmp_path), trick=trick)(own_world.host)
     runtime.start()
@@ -253,9 +265,9 @@ def test_ended_daemon_is_restarted(own_world: World, tmp_path: Path) -> None:
 
 
 def test_ended_daemon_of_a_bare_runtime_is_restarted(own_world: World, tmp_path: Path) -> None:
-    """The ended daemon of a bare runtime is restarted.
+    """The daemon of a bare runtime is restarted after its end.
 
-    A refusal meanwhile is an error, because the daemon is unreachable.
+    A refusal before that is an error, because the daemon could not be reached.
     """
     socket = f"/run/{tmp_path.name}.sock"
     listens = DaemonSpec(command=("python3", "-c", _LISTEN, socket), socket=socket)
@@ -281,7 +293,7 @@ def test_ended_daemon_of_a_bare_runtime_is_restarted(own_world: World, tmp_path:
 
 
 def _called(name: str) -> list[int]:
-    """Return the pids of processes of a program with `listen` in their arguments."""
+    """Return the pids of the processes of a program that have `s.listen` in their arguments."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         words = [b""]

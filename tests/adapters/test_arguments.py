@@ -1,4 +1,4 @@
-"""Tests of the arguments of Docker-compatible commands."""
+"""Tests of the arguments that Docker-compatible commands are called with."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ PLAIN: Final = CliSpec(name="acme", command=("acmectl",), features=frozenset())
     ids=str,
 )
 def test_mode_becomes_network_option(mode: Mode, value: str) -> None:
-    """A mode becomes a network option, with the runtime's name of the default network."""
+    """A mode becomes a network option, with the name that the runtime gives its default network."""
     spec = replace(PLAIN, default_network="podman")
     words = arguments.container(spec, ContainerSpec("it", mode))
     assert words[:4] == ["--name", "it", "--network", value]
 
 
 def test_mode_host_adds_its_own_options() -> None:
-    """Only mode host adds the options that a description has for it."""
+    """The options that a description has for mode host are used in mode host only."""
     spec = replace(PLAIN, words=CliVerbs(host=("--annotation", "network=host")))
     words = arguments.container(spec, ContainerSpec("it", Host()))
     assert words[2:6] == ["--network", "host", "--annotation", "network=host"]
@@ -52,9 +52,9 @@ def test_mode_host_adds_its_own_options() -> None:
 
 
 def test_every_field_of_a_spec_becomes_an_option() -> None:
-    """Every field of a spec becomes an option in the spelling of Docker and podman.
+    """Each field of a container's spec becomes an option that Docker and podman accept.
 
-    Image and command are the last arguments.
+    The image and the command are the last arguments.
     """
     wish = ContainerSpec(
         "web",
@@ -80,9 +80,9 @@ def test_every_field_of_a_spec_becomes_an_option() -> None:
 
 
 def test_default_command_is_that_of_the_description() -> None:
-    """The default command is the description's.
+    """The default command of a container is that of the runtime's description.
 
-    It is a shell with a handler of SIGTERM, which a pid 1 without one ignores.
+    It is a shell that handles SIGTERM, because a pid 1 without a handler ignores the signal.
     """
     assert arguments.container(PLAIN, ContainerSpec("web"))[-4:] == ["base", *FOR_EVER]
     waiting = replace(PLAIN, idle=("sleep", "9"))
@@ -109,10 +109,10 @@ def test_port_is_written_in_dockers_format(port: Publish, value: str) -> None:
     assert options.published(port) == value
 
 
-def test_network_create_has_families_and_options() -> None:
-    """A network is created with a subnet and a gateway per family, and options.
+def test_network_is_created_with_families_and_options() -> None:
+    """A network is created with a subnet and a gateway for each family.
 
-    The description names the options of MTU and inter-container communication.
+    The description has the names of the options for the MTU and inter-container communication.
     """
     spec = replace(PLAIN, words=CliVerbs(mtu="mtu", icc="icc"))
     wish = NetworkSpec(
@@ -131,7 +131,10 @@ def test_network_create_has_families_and_options() -> None:
 
 
 def test_short_name_is_padded_and_kept_as_alias() -> None:
-    """A short name is padded, and kept as an alias on networks that have aliases."""
+    """A short container name is padded, for runtimes that refuse it.
+
+    On networks that have aliases, the short name is an alias.
+    """
     spec = replace(PLAIN, shortest_name=2)
     words = arguments.container(spec, ContainerSpec("a", Bridge("lan")))
     assert words[:6] == ["--name", "ax", "--network", "lan", "--network-alias", "a"]

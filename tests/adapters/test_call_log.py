@@ -1,4 +1,4 @@
-"""Tests of the logs of calls and commands, which are evidence of a failure."""
+"""Tests of the logs of requests and commands, which are part of a failure's evidence."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ def world() -> Iterator[World]:
         yield built
 
 
-def test_call_log_keeps_verbs_of_a_bare_runtime(world: World) -> None:
-    """The call log has a bare runtime's verbs with arguments, result or refusal, and time."""
+def test_call_log_has_requests_to_a_bare_runtime(world: World) -> None:
+    """The log has each request to a bare runtime, with its arguments and time.
+
+    It also has the result or the refusal.
+    """
     before = time.time()
     factory = BareFactory(name="sh", command=("bash",), make=Unasked, packages=())
     adapter = factory(world.host)
@@ -36,7 +39,10 @@ def test_call_log_keeps_verbs_of_a_bare_runtime(world: World) -> None:
 
 
 def test_call_log_drops_the_oldest_entries(world: World) -> None:
-    """The call log drops its oldest entries at its size limit, and cuts results off."""
+    """At its size limit the log drops its oldest entries.
+
+    Long results are truncated.
+    """
     calls = CallLog(world.host)
     for number in range(300):
         calls.call("say", _say, number)

@@ -15,30 +15,30 @@ from tests.adapters.acme import describe
 
 
 class AsksForItsVersion:
-    """A third party's adapter class, of which only objects have a version and a dialect."""
+    """Adapter class of a third party whose version and dialect only an instance knows."""
 
     features = frozenset({Feature.BRIDGE})
 
     @property
     def version(self) -> str:
-        """Return a version that is known only in a host."""
+        """Return the version, which is known only inside a host."""
         return "1.0"
 
     @property
     def dialect(self) -> Dialect:
-        """Return a dialect that is known only in a host."""
+        """Return the dialect, which is known only inside a host."""
         return Dialect()
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Return the output since the last call."""
+    """Return what was printed since the last call."""
     return capsys.readouterr().out.splitlines()
 
 
 def test_vendors_lists_every_adapter(capsys: pytest.CaptureFixture[str]) -> None:
-    """`netmodes vendors` has a line for each adapter.
+    """`netmodes vendors` prints a line for each adapter.
 
-    The line has the version or the missing programs, the features and the differing fields.
+    It has the version or the missing programs, the features, and dialect fields unlike the default.
     """
     assert main.main(["vendors"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -56,7 +56,7 @@ def test_vendors_lists_every_adapter(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_vendors_shows_one_adapter_in_full(capsys: pytest.CaptureFixture[str]) -> None:
-    """`netmodes vendors NAME` shows each documented choice with its value and source."""
+    """`netmodes vendors NAME` shows each choice of the runtime's dialect with its source."""
     assert main.main(["vendors", "podman"]) == 0
     told = capsys.readouterr().out
     assert "does not claim: icc" in told
@@ -65,7 +65,7 @@ def test_vendors_shows_one_adapter_in_full(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_vendors_shows_a_description(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """`netmodes vendors FILE` shows a description and its missing programs."""
+    """`netmodes vendors FILE` shows the runtime in a description, and its missing programs."""
     assert main.main(["vendors", describe(tmp_path, command="acmectl-7")]) == 0
     told = capsys.readouterr().out
     assert "not installed: acmectl-7 not found" in told
@@ -75,7 +75,7 @@ def test_vendors_shows_a_description(capsys: pytest.CaptureFixture[str], tmp_pat
 def test_dialect_of_a_description_precedes_the_table(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """A description's dialect has priority over the table for the version of `like`."""
+    """A choice in a description takes precedence over the choices of the runtime in `like`."""
     path = tmp_path / "acme.toml"
     path.write_text(
         '[runtime]\nlike = "docker"\ncommand = ["acmectl"]\nversion = "7.1"\n'
@@ -89,7 +89,7 @@ def test_dialect_of_a_description_precedes_the_table(
 
 
 def test_vendors_names_an_unknown_adapter(capsys: pytest.CaptureFixture[str]) -> None:
-    """The command names an unknown adapter, shows the others and exits with 2."""
+    """For an unknown name the command prints an error and the known names, and exits with 2."""
     assert main.main(["vendors", "dokcer", "mydocker"]) == 2
     told = capsys.readouterr().out
     assert "unknown adapter 'dokcer'; the known ones are bwrap, " in told
@@ -99,7 +99,7 @@ def test_vendors_names_an_unknown_adapter(capsys: pytest.CaptureFixture[str]) ->
 def test_version_that_needs_a_host_is_left_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command omits the version and the dialect of an adapter that needs a host for them."""
+    """If an adapter knows its version and dialect only inside a host, they are omitted."""
     point = EntryPoint("acme", f"{__name__}:AsksForItsVersion", registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
     assert main.main(["vendors"]) == 0

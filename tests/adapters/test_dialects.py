@@ -1,4 +1,4 @@
-"""Tests of the table of documented choices."""
+"""Tests of dialects.toml, the table of the choices that runtimes document."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOCKER_26, DOCKER_28 = "26.1.5", "28.0.0"
 @pytest.mark.parametrize("runtime", sorted(TABLE))
 @pytest.mark.parametrize("version", ["0", "26.1.5+dfsg1", "999"])
 def test_every_choice_has_a_source(runtime: str, version: str) -> None:
-    """Every choice is of a dialect's field, and has a source with a sentence.
+    """Every choice belongs to a field of the dialect, and has a source with a sentence.
 
     The source is a page or a line of code.
     """
@@ -32,9 +32,9 @@ def test_every_choice_has_a_source(runtime: str, version: str) -> None:
 
 
 def test_choices_depend_on_the_version() -> None:
-    """Choices depend on the runtime's version.
+    """Choices depend on the version of the runtime.
 
-    Docker drew no MACs before 28, and let the LAN route to containers.
+    For example, Docker did not draw MACs before 28, and let the LAN route to containers.
     """
     old, new = dialects.composed(("docker", DOCKER_26)), dialects.composed(("docker", DOCKER_28))
     assert (old.mac, new.mac) == ("from-address", "random")
@@ -43,17 +43,20 @@ def test_choices_depend_on_the_version() -> None:
 
 
 def test_distribution_suffix_of_a_version_is_ignored() -> None:
-    """A distribution's suffix of a version is ignored: 26.1.5+dfsg1-9+b9 is 26.1.5.
+    """The suffix that a distribution adds to a version is ignored.
 
-    The example is Debian's package of Docker.
+    For example, Debian's Docker 26.1.5+dfsg1-9+b9 is compared as 26.1.5.
     """
     assert dialects.composed(("docker", "26.1.5+dfsg1-9+b9")) == dialects.composed(
         ("docker", DOCKER_26)
     )
 
 
-def test_patterns_of_several_entries_add_up() -> None:
-    """Residue patterns of several entries add up, without mydocker's, which are the default."""
+def test_residue_patterns_of_several_entries_add_up() -> None:
+    """A dialect has the residue patterns of all its entries.
+
+    It does not have mydocker's, which are only the default.
+    """
     found = dialects.composed(
         ("podman", "5.4.2"), ("netavark", "5.4.2"), ("netavark-root", "5.4.2")
     ).residue
@@ -68,7 +71,7 @@ def test_patterns_of_several_entries_add_up() -> None:
 def test_bare_runtime_has_choices_of_its_network_backend() -> None:
     """A bare runtime has the choices of its network backend.
 
-    Its own choices take precedence.
+    The bare runtime's own choices take precedence.
     """
     alone = dialects.composed(("crun", "1.21"))
     wired = dialects.composed(("cni", "1.0.0"), ("crun", "1.21"))
@@ -94,13 +97,16 @@ def test_unknown_runtime_has_the_default_dialect() -> None:
     ],
 )
 def test_invalid_choice_is_refused(choices: dict[str, Any], words: str) -> None:
-    """The error for an invalid choice names the field, the value, and the possible ones."""
+    """The error for an invalid choice names the field, the value and the valid values."""
     with pytest.raises(TableError, match=words):
         dialects.read(choices)
 
 
 def test_empty_text_means_not_documented() -> None:
-    """An empty text in the table means not documented, as TOML has no null."""
+    """An empty text in the table means that a choice is not documented.
+
+    TOML has no null.
+    """
     assert dialects.read({"bridge_name": "", "mtu": "inherit"}) == {
         "bridge_name": None,
         "mtu": "inherit",
@@ -108,16 +114,16 @@ def test_empty_text_means_not_documented() -> None:
 
 
 def test_differences_are_fields_that_differ_from_the_default() -> None:
-    """The differences of a dialect are its fields unlike the default, except residue."""
+    """`differences` returns the dialect's fields unlike the default, except residue."""
     changed = Dialect(mac="random", residue=("link x",))
     assert dict(dialects.differences(changed)) == {"mac": "random"}
 
 
 @pytest.mark.parametrize("home", ["/var/lib", "/home/user/.local/share"])
 def test_podmans_layer_mount_is_fleeting_but_no_residue(home: str) -> None:
-    """The layer mount of podman is fleeting, and no residue.
+    """The mount of podman's layers may exist for a short time, but must not stay.
 
-    A snapshot may see the mount before a cleanup has ended.
+    A snapshot may be taken before podman has cleaned up.
     """
     found = dialects.composed(
         ("podman", "5.4.2"), ("netavark", "5.4.2"), ("netavark-root", "5.4.2")
@@ -129,9 +135,9 @@ def test_podmans_layer_mount_is_fleeting_but_no_residue(home: str) -> None:
 
 @pytest.mark.parametrize("runtime", sorted(TABLE))
 def test_no_residue_excuses_a_change_for_all_links(runtime: str) -> None:
-    """No residue pattern excuses a change of router advertisements of `all`.
+    """No pattern of residue permits a change of the sysctl accept_ra of `all`.
 
-    A runtime changes those of single links only (BYS-5).
+    A runtime may change it for single links only (BYS-5).
     """
     for pattern in dialects.composed((runtime, "999")).residue:
         assert not fnmatchcase("sysctl net.ipv6.conf.all.accept_ra", pattern)

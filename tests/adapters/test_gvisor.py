@@ -1,4 +1,4 @@
-"""Tests of gVisor under podman and Docker: a sandbox takes over a network's interface."""
+"""Tests of gVisor under podman and Docker, where the sandbox takes over the veth end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPECS = (gvisor.PODMAN, gvisor.DOCKER)
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """Start a container on the default network, one on a user-defined network, one in mode host."""
+    """Start a container on the default network, a user-defined one, and in mode host."""
     with World.build() as world:
         runtime = registry.find(request.param)(world.host)
         runtime.start()
@@ -40,8 +40,11 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 
 @pytest.mark.parametrize("name", ["home", "away"])
-def test_sandbox_addresses_are_visible_inside_only(engine: Scene, name: str) -> None:
-    """The addresses of a gVisor sandbox are visible inside, and not on the host's side."""
+def test_gvisor_addresses_are_visible_inside_only(engine: Scene, name: str) -> None:
+    """The addresses of a gVisor container are those of its sandbox.
+
+    The kernel's netns of the container does not have them.
+    """
     (endpoint,) = engine[name].facts().endpoints
     assert endpoint.address in engine[name].net.interfaces("eth0")
     with engine[name].inside() as space, space.outside() as outside, Netlink(outside) as netlink:
@@ -50,26 +53,26 @@ def test_sandbox_addresses_are_visible_inside_only(engine: Scene, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["home", "away"])
-def test_veth_peer_is_found_in_spite_of_sandbox_ifindex(engine: Scene, name: str) -> None:
-    """A veth peer is found by the kernel's interface index, not by the sandbox's."""
+def test_veth_peer_is_found_by_the_kernels_ifindex(engine: Scene, name: str) -> None:
+    """A veth peer is found by the kernel's interface index, not by the sandbox's index."""
     cable = engine[name].net.kernel_link("eth0")
     (end,) = (link for link in engine.netns(HOST).links().values() if link.ifindex == cable.peer)
     assert (cable.kind, end.kind, end.peer) == ("veth", "veth", cable.ifindex)
 
 
 def test_mode_host_uses_the_hosts_sockets(engine: Scene) -> None:
-    """In mode host a gVisor container uses the host's sockets.
+    """In mode host a gVisor container uses the sockets of the host.
 
-    Without the annotation the sandbox would have no interface.
+    Without the annotation for this, the sandbox would have no interface.
     """
     own = engine["guest"].net.interfaces()
     assert set(own) == set(engine.netns(HOST).interfaces())
 
 
-def test_resolver_is_reachable_as_declared(engine: Scene) -> None:
-    """The resolver of a gVisor container is reachable as declared.
+def test_gvisor_resolver_is_reachable_as_declared(engine: Scene) -> None:
+    """The resolver of a gVisor container is reachable if the dialect declares it.
 
-    podman's is at the gateway; Docker's is unreachable except on the default network.
+    Podman's is at the gateway. Docker's is reachable on the default network only.
     """
     reached = engine.runtime.dialect.network_resolver == "reached"
     host = engine.world.host
@@ -78,14 +81,17 @@ def test_resolver_is_reachable_as_declared(engine: Scene) -> None:
 
 
 def test_idle_gvisor_container_uses_no_cpu(engine: Scene) -> None:
-    """An idle gVisor container uses no CPU, as it has no unused terminal to poll."""
+    """An idle gVisor container uses no CPU time, because it has no unused terminal to poll."""
     until(
         engine.netns(HOST), lambda: is_asleep(engine["home"]), "the container's first process waits"
     )
 
 
 def test_restarted_gvisor_container_is_on_its_network(engine: Scene) -> None:
-    """A restarted gVisor container is on its network, with a new sandbox and agent."""
+    """A gVisor container is on its network again after a restart.
+
+    It has a new sandbox and a new agent.
+    """
     again = engine.container("again", Bridge("lan"))
     again.stop()
     again.start()
@@ -95,7 +101,7 @@ def test_restarted_gvisor_container_is_on_its_network(engine: Scene) -> None:
 
 
 def test_user_space_stack_accepts_a_route(engine: Scene) -> None:
-    """A user-space stack accepts a route by the requests of the kernel."""
+    """A user-space network stack accepts the rtnetlink request that adds a route."""
     network = IPv4Network("198.18.0.0/15")
     (gateway,) = engine.runtime.network_facts("lan").gateways
     with engine["away"].net.open() as space, Netlink(space) as netlink:
@@ -108,9 +114,9 @@ def test_user_space_stack_accepts_a_route(engine: Scene) -> None:
 def test_engine_calls_an_executable_wrapper_script(
     spec: CliSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine calls an executable script that passes its arguments on.
+    """The engine calls a wrapper script, which passes its arguments on.
 
-    Other files of the folder are not executable.
+    The script is executable; other files in its folder are not.
     """
     files = [(f"{tmp_path}{path}", content) for path, content in spec.files]
     monkeypatch.setattr(adapter, "_PREPARED", str(tmp_path / "done"))

@@ -1,4 +1,4 @@
-"""Tests of records, Linux bridges and veth pairs of bare runtimes."""
+"""Tests of the Linux bridges and veth pairs of bare runtimes, and of the records about them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def world() -> Iterator[World]:
         yield built
 
 
-def test_network_is_a_bridge_and_is_removed_completely(world: World) -> None:
-    """A network is a bridge with both families, a MAC and an MTU, and is removed whole.
+def test_network_is_a_bridge_and_is_completely_removed(world: World) -> None:
+    """A network is a Linux bridge with addresses of both families, a MAC and an MTU.
 
-    The host forwards packets meanwhile.
+    The host forwards its packets until it is removed. Nothing of it is left.
     """
     host = fixed(HOST, world.namespaces[HOST])
     spec = NetworkSpec("lan", subnet=IPv4Network("10.86.9.0/24"), ipv6=True, mtu=1400)
@@ -61,7 +61,7 @@ def test_network_is_a_bridge_and_is_removed_completely(world: World) -> None:
 def test_impossible_network_is_refused_and_leaves_nothing(
     world: World, spec: NetworkSpec, said: str
 ) -> None:
-    """An impossible network is refused with the reason, and leaves nothing."""
+    """The error for an impossible network has the reason, and nothing of the network is left."""
     host = fixed(HOST, world.namespaces[HOST])
     before = set(host.links())
     with pytest.raises(ProgramRefused, match=said):
@@ -73,7 +73,7 @@ def test_impossible_network_is_refused_and_leaves_nothing(
 def test_container_has_a_veth_pair_per_network(world: World) -> None:
     """A container has a veth pair per network, with addresses, MAC, MTU and default routes.
 
-    The pairs are removed even if a joining container stays.
+    The veth pairs are removed even if a container that joined it still runs.
     """
     host = fixed(HOST, world.namespaces[HOST])
     record = BareRecord(WANTED, (), attached=WANTED.networks)
@@ -105,7 +105,10 @@ def test_container_has_a_veth_pair_per_network(world: World) -> None:
 
 
 def test_cni_container_id_is_unique_per_container() -> None:
-    """A container of the same name has another CNI id; a restart keeps the id."""
+    """A new container with the name of an earlier one has another CNI id.
+
+    A restarted container keeps its CNI id.
+    """
     record = BareRecord(ContainerSpec("web", Bridge("one")), (), attached=("one", "other"))
     again = BareRecord(record.spec, (), attached=("one", "other"))
     own, later, others = (

@@ -1,4 +1,4 @@
-"""Tests of the adapter of the embedded runtime."""
+"""Tests of the adapter for the embedded runtime, mydocker."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ LISTED = "import sys; {}; print(*sys.modules)"
 
 
 def test_host_process_imports_no_further_modules() -> None:
-    """A host process imports no further modules.
+    """A process in the host imports no modules of its own.
 
-    Without a byte-code cache each import there would compile the module.
+    In a host without a byte-code cache, each import would compile the module.
     """
     done = run(python(IN_A_HOST))
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_modules_of_host_processes_are_imported_beforehand() -> None:
+def test_modules_of_host_processes_are_imported_before_the_host_starts() -> None:
     """The modules of the DNS daemon are imported before a host starts.
 
-    The daemon would compile other modules in each host.
+    Otherwise the daemon would compile them in each host.
     """
     theirs = "import runtime.daemon.daemon"
     needed, known = (

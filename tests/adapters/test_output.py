@@ -1,4 +1,4 @@
-"""Tests of the output of `inspect` in the formats of Docker and of podman."""
+"""Tests of the parser for the output of `inspect`, in the formats of Docker and podman."""
 
 from __future__ import annotations
 
@@ -34,8 +34,11 @@ def inspected(**settings: Any) -> str:
     return json.dumps([{"Id": ID, "Name": "/web", "State": state, "NetworkSettings": settings}])
 
 
-def test_container_inspect_is_parsed() -> None:
-    """The facts of an inspected container have id, name without slash, pid and endpoints."""
+def test_output_of_container_inspect_is_parsed() -> None:
+    """The parsed facts of a container have its id, name, pid and endpoints.
+
+    The name has no slash at its begin.
+    """
     facts = output.container(PLAIN, inspected(Networks={"lan": ENDPOINT}))
     assert (facts.id, facts.name, facts.pid, facts.running) == (ID, "web", 42, True)
     assert facts.exit_code is None
@@ -52,7 +55,7 @@ def test_container_inspect_is_parsed() -> None:
 
 
 def test_endpoint_has_the_reported_families() -> None:
-    """An endpoint has only the families that are reported.
+    """An endpoint has an address only for the families that are reported.
 
     Docker reports the modes `host` and `none` as networks without an address.
     """
@@ -67,7 +70,10 @@ def test_endpoint_has_the_reported_families() -> None:
 
 
 def test_published_ports_are_parsed() -> None:
-    """A published port has its host address or none; exposed ports are left out."""
+    """A published port has its host address or none.
+
+    Ports that are only exposed are omitted.
+    """
     ports = {
         "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}, {"HostIp": "", "HostPort": "81"}],
         "443/tcp": None,
@@ -79,7 +85,7 @@ def test_published_ports_are_parsed() -> None:
 
 
 def test_docker_network_inspect_is_parsed() -> None:
-    """The bridge of a Docker network comes from its option or the id.
+    """The name of a Docker network's bridge comes from its option, or else from its id.
 
     An IPv6 gateway may have a prefix length.
     """
@@ -95,10 +101,10 @@ def test_docker_network_inspect_is_parsed() -> None:
     assert output.network(PLAIN, json.dumps(text))[0].interface == "docker0"
 
 
-def test_unreported_gateway_is_left_out() -> None:
-    """A gateway that is not reported is left out.
+def test_unreported_gateway_is_omitted() -> None:
+    """A gateway that the runtime does not report is omitted.
 
-    Docker before 28 reports no gateway for an automatic subnet.
+    Docker before 28 does not report the gateway of an automatic subnet.
     """
     pools = [{"Subnet": "172.18.0.0/16"}]
     text = json.dumps([{"Name": "l", "Id": ID, "Driver": "bridge", "IPAM": {"Config": pools}}])
@@ -107,7 +113,10 @@ def test_unreported_gateway_is_left_out() -> None:
 
 
 def test_podman_network_inspect_is_parsed() -> None:
-    """The format of podman is parsed; its default network has the name in plans."""
+    """The format of podman is parsed.
+
+    Its default network gets the name that plans use.
+    """
     pools = [{"subnet": "10.88.0.0/16", "gateway": "10.88.0.1"}]
     text = [{"name": "podman", "id": ID, "network_interface": "podman0", "subnets": pools}]
     spec = replace(PLAIN, default_network="podman")
@@ -137,6 +146,9 @@ def test_podman_network_inspect_is_parsed() -> None:
     ],
 )
 def test_unexpected_output_is_an_error_with_the_reason(text: str, words: str) -> None:
-    """Output that is no JSON, of another format or invalid is an error with the reason."""
+    """Output is an error if it is not JSON, has another format or is invalid.
+
+    The error has the reason.
+    """
     with pytest.raises(UnreadableOutput, match=f"^{words}"):
         output.container(PLAIN, text)

@@ -1,4 +1,4 @@
-"""Tests of podman on real containers: a rare refusal, and helpers from a prefix."""
+"""Tests of podman with real containers: a rare refusal, and helper programs from a prefix."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ EXPECTED = Path(__file__).parents[2] / "suites/expected"
 
 @pytest.mark.parametrize("name", sorted({"podman", "podman-runc", "podman-runsc"} & set(TRIED)))
 def test_start_during_duplicate_address_detection_is_refused_as_listed(name: str) -> None:
-    """A start of podman during duplicate address detection is refused as listed.
+    """A start during duplicate address detection is refused with the message in the expectations.
 
-    The refusal is the expected message, and nothing is left.
+    No container is left.
     """
     listed = expectations.loads((EXPECTED / f"{name}.toml").read_text())
     sayings = [item for item in listed if item.kind is DeviationKind.SAYING]
@@ -52,9 +52,9 @@ def test_start_during_duplicate_address_detection_is_refused_as_listed(name: str
 
 @pytest.mark.parametrize("name", sorted({"podman", "podman-runc"} & set(TRIED)))
 def test_helpers_of_podman_come_from_the_prefix(name: str, tmp_path: Path) -> None:
-    """The helpers of podman come from the prefix.
+    """With a prefix, podman uses the helper programs in the prefix.
 
-    By default podman looks in fixed folders before the PATH.
+    By default podman looks in fixed folders before it searches PATH.
     """
     path = f"{search_path()}:/usr/libexec/podman:/usr/lib/podman"
     started = {"conmon", "runc" if name.endswith("runc") else "crun", "netavark"}

@@ -1,4 +1,4 @@
-"""Tests of the programs of runtimes: refusals, failures and crashes."""
+"""Tests of how the programs of runtimes are run: refusals, failures and crashes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,20 @@ ENDED: Final = 10.0
 
 
 def shell(folder: Path, script: str) -> Program:
-    """Return a program that runs this script, found on a separate PATH."""
+    """Return a program that runs this shell script.
+
+    The script is the only program on its PATH.
+    """
     (folder / "acme").write_text(f"#!/bin/sh\n{script}\n")
     (folder / "acme").chmod(0o755)
     return Program(("acme", "--global"), f"{folder}:/usr/bin:/bin")
 
 
 def test_arguments_follow_global_options(tmp_path: Path) -> None:
-    """A program's arguments follow its global options; the output is in the log."""
+    """The arguments of a program come after its global options.
+
+    The log has the program's output.
+    """
     shell(tmp_path, 'echo "$@"').run_checked("start", "a", log=tmp_path / "log")
     assert (tmp_path / "log").read_text() == "--global start a\n"
 
@@ -59,9 +65,9 @@ def test_arguments_follow_global_options(tmp_path: Path) -> None:
 def test_failed_program_is_refused_or_broken(
     tmp_path: Path, script: str, error: type[Exception], words: str
 ) -> None:
-    """A failed program with a message is a refusal.
+    """A program that fails with a message has refused the request.
 
-    Silence, a signal and a crash report are errors.
+    A failure without a message, by a signal or with a crash report is an error.
     """
     with pytest.raises(error, match=words):
         shell(tmp_path, script).run_checked("start", log=tmp_path / "log")
@@ -70,7 +76,10 @@ def test_failed_program_is_refused_or_broken(
 def test_hanging_program_is_killed_with_its_children(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A hanging program is killed with its children; the error has the output so far."""
+    """A program that exceeds its time limit is killed, with its children.
+
+    The error has the output up to then.
+    """
     monkeypatch.setattr("harness.adapters.support.program.BOUND", 0.5)
     script = f"echo thinking; sleep 600 & echo $! > {tmp_path}/child; wait"
     with pytest.raises(ProgramBroken, match=r"did not end within 0.5 s.*thinking"):
@@ -80,7 +89,7 @@ def test_hanging_program_is_killed_with_its_children(
 
 
 def test_program_with_endless_output_is_killed(tmp_path: Path) -> None:
-    """A program with endless output is killed at once."""
+    """A program that prints without end is killed before its time limit."""
     with pytest.raises(
         ProgramBroken, match=r"acme --global list printed more than 4 MiB.* was killed"
     ):
@@ -88,7 +97,7 @@ def test_program_with_endless_output_is_killed(tmp_path: Path) -> None:
 
 
 def test_non_executable_program_is_reported(tmp_path: Path) -> None:
-    """The error for a runtime's non-executable program has the kernel's reason."""
+    """If a program cannot be executed, the error has the kernel's reason."""
     program = shell(tmp_path, "")
     (tmp_path / "acme").write_text("\0")
     with pytest.raises(ProgramBroken, match=r"^acme cannot be executed: .*Exec format error"):
@@ -97,7 +106,7 @@ def test_non_executable_program_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("said", ["", "garbage", "-1", "7 8"])
 def test_invalid_pid_file_is_reported(tmp_path: Path, said: str) -> None:
-    """An invalid pid file, also an empty or missing one, is reported."""
+    """A pid file that is missing, empty or invalid is an error."""
     path = tmp_path / "pid"
     with pytest.raises(ProgramBroken, match=r"pid contains '' instead of a pid"):
         read_pid(path)
@@ -119,7 +128,10 @@ def test_invalid_pid_file_is_reported(tmp_path: Path, said: str) -> None:
 def test_foreground_runtime_that_exits_at_start_is_refused_or_broken(
     tmp_path: Path, script: str, error: type[Exception]
 ) -> None:
-    """A foreground runtime that exits at its start is a refusal, a crash an error."""
+    """If a runtime in the foreground exits at its start, the request is refused.
+
+    If it crashes, or has no message, the exit is an error.
+    """
     program = shell(tmp_path, script)
     request = StartRequest(ContainerSpec("web"), ("true",), tmp_path, "")
     with pytest.raises(error):
@@ -130,7 +142,7 @@ def test_foreground_runtime_that_exits_at_start_is_refused_or_broken(
 def test_crash_of_lxc_start_is_an_error_and_no_refusal(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
 ) -> None:
-    """A crash of lxc-start is an error and no refusal, whatever it logged before."""
+    """A crash of lxc-start is an error, not a refusal, even if its log has a message."""
     monkeypatch.setattr("harness.adapters.bare.runtimes.lxc._HOME", str(tmp_path / "lxc"))
     (tmp_path / "lxc.log").write_text("it is going well\n")
     request = StartRequest(ContainerSpec("web", Nothing()), ("true",), tmp_path, "")
@@ -142,7 +154,7 @@ def test_crash_of_lxc_start_is_an_error_and_no_refusal(
 def test_cni_plugin_without_result_is_broken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
 ) -> None:
-    """A CNI plugin without a result is an error of the plugin, whatever it printed."""
+    """If a CNI plugin has no valid result, the plugin has failed, whatever it has printed."""
     monkeypatch.setattr("harness.adapters.bare.cni.folder", lambda _: str(tmp_path))
     shell(tmp_path, script)
     attachment = CniAttachment("lan", "web", "eth0", "", tmp_path)
@@ -155,7 +167,10 @@ def test_cni_plugin_without_result_is_broken(
 def test_non_executable_cni_plugin_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The call of a non-executable CNI plugin fails; a version query returns none."""
+    """Calling a CNI plugin that is not executable is an error.
+
+    A query for its version returns none.
+    """
     monkeypatch.setattr("harness.adapters.bare.cni.folder", lambda _: str(tmp_path))
     for name in ("acme", "bridge"):
         (tmp_path / name).write_text("\0")

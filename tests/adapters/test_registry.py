@@ -1,4 +1,4 @@
-"""Tests of described and bare runtimes in the registry: installed, missing, from a prefix."""
+"""Tests of the registry: described and bare runtimes, installed, missing or from a prefix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.adapters.acme import describe
 
 
 def program(path: Path, content: str) -> None:
-    """Write an executable file."""
+    """Write an executable file with this content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     path.chmod(0o755)
@@ -38,7 +38,10 @@ def test_error_of_a_missing_runtime_names_the_package(
 
 
 def test_at_sign_in_a_path_belongs_to_the_path(tmp_path: Path) -> None:
-    """An at sign in a path belongs to the path; a folder follows the file's name."""
+    """An at sign in the path of a description is part of the path.
+
+    An at sign after the file's name separates the folder of programs.
+    """
     folder = tmp_path / "us@home"
     folder.mkdir()
     path = describe(folder, command="acmectl")
@@ -62,13 +65,16 @@ def test_at_sign_in_a_path_belongs_to_the_path(tmp_path: Path) -> None:
         ("math:pi", "is 3.14.*, not an adapter class"),
     ],
 )
-def test_broken_entry_point_is_named_and_hides_no_other(
+def test_entry_point_that_does_not_load_is_named(
     value: str,
     words: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A broken entry point is named, and the list still shows the other adapters."""
+    """The error for an entry point that does not load names the entry point.
+
+    The list of adapters still has all others.
+    """
     point = EntryPoint("acme", value, registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda **_: (point,))
     with pytest.raises(DoesNotLoad, match=f"'acme', which is {value}, .*{words}"):
@@ -82,7 +88,7 @@ def test_broken_entry_point_is_named_and_hides_no_other(
 def test_non_executable_command_of_a_description_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The error says that a description's command exists but is not executable."""
+    """If the command of a description is not executable, the error says that it exists."""
     (tmp_path / "notes").write_text("no program\n")
     path = describe(tmp_path, command=f"{tmp_path}/notes")
     told = f"{tmp_path}/notes exists but is not executable"
@@ -93,7 +99,7 @@ def test_non_executable_command_of_a_description_is_named(
 
 
 def test_invalid_description_is_an_unknown_runtime(tmp_path: Path) -> None:
-    """An invalid description is an unknown runtime, and the message has the error."""
+    """The error for an invalid description is that of an unknown runtime, with the reason."""
     (tmp_path / "acme.toml").write_text("[runtme]")
     with pytest.raises(UnknownRuntime, match="unknown table: 'runtme'"):
         registry.find(str(tmp_path / "acme.toml"))
@@ -103,7 +109,10 @@ def test_invalid_description_is_an_unknown_runtime(tmp_path: Path) -> None:
 def test_bare_runtime_and_cni_plugins_come_from_the_prefix_first(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Bare runtimes and CNI plugins come from the prefix first, with their version."""
+    """A bare runtime and the CNI plugins in the prefix take precedence over installed ones.
+
+    The version is that of the program in the prefix.
+    """
     monkeypatch.setattr("harness.adapters.bare.cni._FOLDERS", ("/no/plugins",))
     programs = [f"usr/bin/{item}" for item in (name, "ctr")]
     for path in (*programs, *(f"no/plugins/{plugin}" for plugin in cni.PLUGINS)):
@@ -130,7 +139,7 @@ def test_bare_runtime_and_cni_plugins_come_from_the_prefix_first(
     ],
 )
 def test_unusable_prefix_is_refused(name: str, words: str, tmp_path: Path) -> None:
-    """An unusable prefix is refused, as else the installed programs would be tested."""
+    """An unusable prefix is refused, because otherwise the installed programs would be tested."""
     with pytest.raises(UnknownRuntime, match=words.format(empty=tmp_path)):
         registry.find(name.format(empty=tmp_path))
 
@@ -142,9 +151,9 @@ def test_unusable_prefix_is_refused(name: str, words: str, tmp_path: Path) -> No
 def test_provenance_lists_prefix_and_installed_programs(
     name: str, own: str, others: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The provenance lists programs of the prefix and installed ones.
+    """`provenance` lists the programs from the prefix and the installed ones.
 
-    The network backend is included.
+    The programs of the network backend are included.
     """
     monkeypatch.setattr("harness.adapters.support.programs._SYSTEM", ("/usr/bin",))
     monkeypatch.setattr("harness.adapters.bare.cni._FOLDERS", (f"{tmp_path}/plugins",))
@@ -161,12 +170,12 @@ def test_provenance_lists_prefix_and_installed_programs(
 
 
 @pytest.mark.parametrize("name", ["crun-by-hand", "podman"])
-def test_non_executable_program_in_the_prefix_is_not_skipped(
+def test_non_executable_program_in_the_prefix_is_an_error(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A non-executable program in the prefix is an error.
+    """A program in the prefix that is not executable is an error.
 
-    A search along PATH would find the installed one.
+    A search in PATH would skip it and find the installed program.
     """
     command = name.partition("-")[0]
     program(tmp_path / "installed" / command, "#!/bin/sh\necho version 1.2.3\n")
@@ -178,7 +187,7 @@ def test_non_executable_program_in_the_prefix_is_not_skipped(
 
 
 def test_root_only_runtime_is_refused_to_ordinary_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A root-only runtime is refused to ordinary users, once at the start of a run."""
+    """An ordinary user gets an error for a runtime that needs root, once at the start of a run."""
     monkeypatch.setattr("harness.adapters.bare.adapter.in_user_namespace", lambda: True)
     factory = registry.load("nspawn")
     assert "does not run in a user namespace" in registry.obstacle(factory)
@@ -189,7 +198,10 @@ def test_root_only_runtime_is_refused_to_ordinary_users(monkeypatch: pytest.Monk
 def test_runtime_that_needs_cgroups_is_refused_without_delegation(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A runtime that needs cgroups is refused without delegation; others are accepted."""
+    """Without cgroup delegation, a runtime that needs cgroups is refused.
+
+    Other runtimes are accepted.
+    """
     monkeypatch.setattr("harness.adapters.support.rootless.in_user_namespace", lambda: True)
     monkeypatch.setattr("harness.adapters.support.rootless.os.access", lambda *_: False)
     assert "creates cgroups, but none is delegated" in registry.obstacle(registry.load(name))

@@ -1,4 +1,4 @@
-"""Tests of adapters of entry points, which are imported on demand."""
+"""Tests of adapters from entry points, which are imported only when needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Adapter:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Create an installed distribution with an adapter."""
+    """Create an installed distribution that has an entry point for an adapter."""
     info = tmp_path / "acme_netmodes-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-netmodes\nVersion: 1.0\n")
@@ -36,9 +36,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_installed_adapter_is_found_by_its_entry_point(installed: Path) -> None:
-    """An installed adapter is found by its entry point, and imported only then.
+    """An installed adapter is found by its entry point, and is not imported before.
 
-    It is listed, and made with the given host.
+    The list of adapters has it, and it is created with the given host.
     """
     assert {"acme", registry.DEFAULT} <= set(registry.names())
     assert registry.names() == sorted(registry.names())
@@ -50,7 +50,10 @@ def test_installed_adapter_is_found_by_its_entry_point(installed: Path) -> None:
 
 
 def test_finding_mydocker_imports_no_other_driver() -> None:
-    """Finding mydocker imports neither CNI and bundles nor the command-line drivers."""
+    """Finding the adapter mydocker does not import the modules for other runtimes.
+
+    They are those for CNI, bundles and command lines.
+    """
     program = (
         "import sys; from harness.adapters import registry; registry.find('mydocker'); "
         "print(*(name for name in sys.modules if name.startswith('harness.adapters.')))"
@@ -75,9 +78,9 @@ def test_finding_mydocker_imports_no_other_driver() -> None:
 def test_adapter_with_unknown_feature_does_not_load(
     features: str, words: str, installed: Path
 ) -> None:
-    """An adapter with an unknown feature does not load.
+    """An adapter that declares an unknown feature does not load.
 
-    Its run would skip the tests of the intended feature.
+    Otherwise the tests of the feature that was meant would be skipped.
     """
     (installed / "acme_netmodes.py").write_text(ADAPTER.replace("frozenset()", features))
     with pytest.raises(DoesNotLoad, match=f"'acme', which is acme_netmodes:Adapter, {words}"):
@@ -85,7 +88,10 @@ def test_adapter_with_unknown_feature_does_not_load(
 
 
 def test_features_may_be_plain_strings(installed: Path) -> None:
-    """Features may be strings: a string equals the member of `Feature`."""
+    """An adapter may declare its features as strings.
+
+    Each string equals a member of `Feature`.
+    """
     told = ADAPTER.replace("frozenset()", 'frozenset({"bridge", "user-mode"})')
     (installed / "acme_netmodes.py").write_text(told)
     assert registry.find("acme").features == {Feature.BRIDGE, Feature.USER_MODE}

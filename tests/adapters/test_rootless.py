@@ -1,4 +1,4 @@
-"""Tests of the host's ordinary user, and of rootless runtimes on real containers."""
+"""Tests of the ordinary user in a host, and of rootless runtimes with real containers."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ SPEC = CliSpec(
 
 @pytest.fixture(params=["an ordinary user"] if not OBSTACLE else [])
 def host() -> Iterator[HostMachine]:
-    """Build a host with an ordinary user."""
+    """Build a host that has an ordinary user."""
     with World.build() as world:
         adapter.prepare_host(world.host, SPEC)
         yield world.host
 
 
 def user_output(host: HostMachine, text: str) -> str:
-    """Return the output of a shell of the user."""
+    """Return the output of a shell script that the ordinary user runs."""
     words = rootless.command(("sh", "-ec", text))
     done = host.run(words, env=adapter.environment(SPEC))
     assert done.returncode == 0, done
@@ -82,9 +82,9 @@ def user_output(host: HostMachine, text: str) -> str:
 
 
 def test_rootless_command_runs_as_ordinary_user(host: HostMachine) -> None:
-    """A rootless command runs as an ordinary user without capabilities.
+    """A rootless command runs as the ordinary user, without capabilities.
 
-    The user has a home and /dev/net/tun.
+    The user has a home directory and /dev/net/tun.
     """
     assert user_output(host, "id -u; id -un").split() == [str(rootless.UID), rootless.NAME]
     assert not user_output(host, "grep CapEff /proc/self/status").split()[1].strip("0")
@@ -92,9 +92,9 @@ def test_rootless_command_runs_as_ordinary_user(host: HostMachine) -> None:
 
 
 def test_lab_shell_can_switch_to_the_rootless_user(host: HostMachine) -> None:
-    """The lab's shell can switch to the rootless user.
+    """In the lab's shell one can switch to the rootless user.
 
-    The lab's program has the adapter's PATH.
+    The shell's command for this uses the PATH of the adapter.
     """
     script = session.scripts_for(SPEC)["as-user"]
     told = "id -u; pwd; cat $XDG_CONFIG_HOME/acme.conf"
@@ -104,9 +104,9 @@ def test_lab_shell_can_switch_to_the_rootless_user(host: HostMachine) -> None:
 
 
 def test_rootless_user_can_map_subordinate_ids(host: HostMachine) -> None:
-    """The rootless user can map subordinate ids.
+    """The rootless user can map subordinate ids into a user namespace.
 
-    The program newuidmap runs with the rights of the host's root.
+    The setuid program newuidmap has the rights of root in the host.
     """
     first = rootless.SUBORDINATE.start
     script = f"""
@@ -120,13 +120,16 @@ def test_rootless_user_can_map_subordinate_ids(host: HostMachine) -> None:
 
 @pytest.fixture(scope="module", params=TRIED_ROOTLESS)
 def vendor(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """Start the cast in a separate world with each runtime."""
+    """Start the cast in a separate world, once for each rootless runtime."""
     with the_cast(request.param) as scene:
         yield scene
 
 
 def test_rootless_matrix_is_as_promised(vendor: Scene) -> None:
-    """Each rootless runtime keeps its own dialect's promises, and breaks the other's."""
+    """Each rootless runtime keeps the promises of its own dialect.
+
+    It breaks those of the other kind of user-mode network.
+    """
     assert vendor.observed() == vendor.promised()
     own = vendor.runtime.dialect.default_network
     other = replace(vendor.runtime.dialect, default_network=OTHER[own])
@@ -134,9 +137,9 @@ def test_rootless_matrix_is_as_promised(vendor: Scene) -> None:
 
 
 def test_rootless_processes_belong_to_the_user(vendor: Scene) -> None:
-    """All processes of a rootless runtime belong to the user.
+    """All processes of a rootless runtime belong to the ordinary user.
 
-    Among them are the container's pid 1 and the user-mode network process.
+    Among them are the container's pid 1 and the process of its user-mode network.
     """
     pids = [vendor[name].facts().pid for name in (CONTAINER01, ON_HOST)]
     owners = vendor.world.host.call(owners_of, pids)
@@ -144,7 +147,7 @@ def test_rootless_processes_belong_to_the_user(vendor: Scene) -> None:
 
 
 def owners_of(pids: list[int]) -> set[int]:
-    """Return the owners of these processes and of those of pasta and slirp4netns."""
+    """Return the owners of these processes, of pasta and slirp4netns, and of conmon."""
     carriers = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
         # A process that only starts another may end at any moment.
@@ -156,12 +159,15 @@ def owners_of(pids: list[int]) -> set[int]:
 
 
 def test_rootless_published_port_is_reported_and_answers(vendor: Scene) -> None:
-    """A rootless published port replies, and is reported with the requested number."""
+    """A published port of a rootless container replies.
+
+    `inspect` reports it with the requested number.
+    """
     assert_published_port_answers(vendor)
 
 
 def test_refused_rootless_start_leaves_no_container(vendor: Scene) -> None:
-    """A refused rootless start leaves no container, not even a created one."""
+    """If a rootless start is refused, no container is left, not even in the state created."""
     vendor.refusal("late", Bridge(), command=("/no/such/command",))
     with pytest.raises(RuntimeRefused):
         vendor.runtime.inspect("late")
@@ -170,9 +176,9 @@ def test_refused_rootless_start_leaves_no_container(vendor: Scene) -> None:
 @pytest.mark.parametrize("vendor", RELAYED, indirect=True)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rootless_published_port_leads_to_the_ipv4_address(vendor: Scene, family: Family) -> None:
-    """A rootless published port leads to the container's IPv4 address.
+    """A published port of a rootless container leads to the container's IPv4 address.
 
-    The client appears as the container itself: rootlessport connects from there.
+    The listener sees the container's own address, because rootlessport connects from inside.
     """
     port = free_port(vendor.netns(HOST), "tcp")
     mode = Bridge()
@@ -192,9 +198,9 @@ def test_rootless_published_port_leads_to_the_ipv4_address(vendor: Scene, family
 
 @pytest.mark.parametrize("name", TRIED_DOCKER)
 def test_rootless_docker_bridges_are_in_the_users_netns(name: str) -> None:
-    """Rootless Docker's bridges are in the user's netns, and reach the outside.
+    """The bridges of rootless Docker are in the user's netns, and reach the outside.
 
-    The host gets no further link.
+    The host gets no additional link.
     """
     with World.build() as world:
         adapter = registry.find(name)(world.host)
@@ -212,9 +218,9 @@ def test_rootless_docker_bridges_are_in_the_users_netns(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRIED_DOCKER)
 def test_rootless_docker_has_ipv6_on_its_bridges_only(name: str) -> None:
-    """Rootless Docker has IPv6 on its bridges only; its published ports reply by IPv6.
+    """With rootless Docker, bridges have IPv6, and published ports reply over IPv6.
 
-    The outside is unreachable by IPv6.
+    Containers cannot reach the outside over IPv6.
     """
     with World.build() as world:
         adapter = registry.find(name)(world.host)
@@ -248,9 +254,9 @@ def test_rootless_docker_has_ipv6_on_its_bridges_only(name: str) -> None:
 
 
 def test_rootless_docker_pools_avoid_the_hosts_subnet() -> None:
-    """Rootless Docker's address pools avoid the host's subnet.
+    """The address pools of rootless Docker do not overlap with the host's subnets.
 
-    Rootless dockerd cannot see that subnet from its netns; ns1 would be unreachable.
+    Dockerd cannot see these subnets from its netns, so ns1 would be unreachable.
     """
     conf = json.loads(dict(ROOTLESS.files)[f"{rootless.HOME}/daemon.json"])
     pools = [ip_network(pool["base"]) for pool in conf["default-address-pools"]]
@@ -270,8 +276,9 @@ def test_rootless_docker_pools_avoid_the_hosts_subnet() -> None:
         ([], 0, False),
     ],
 )
-def test_uid_map_covers_every_id_up_to_the_last(
-    rows: list[str], last: int, *, enough: bool
-) -> None:
-    """A uid map covers every id up to the last, in any order and pieces without a gap."""
+def test_uid_map_without_a_gap_maps_every_id(rows: list[str], last: int, *, enough: bool) -> None:
+    """`maps_every_id` is true if the rows of a uid map cover every id up to the last.
+
+    The rows may be in any order.
+    """
     assert rootless.maps_every_id(rows, last) == enough

@@ -1,4 +1,7 @@
-"""Tests of runsc: containers are examined from inside; joining ones share a sandbox."""
+"""Tests of runsc, whose containers are inspected from inside.
+
+A joining container is in the sandbox of the joined one.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from tests.adapters.vendors import OWN_STACK, is_asleep
 
 @pytest.fixture(scope="module", params=[name for name in OWN_STACK if name == "runsc"])
 def pod(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """Start a container, one that joins it, and one in mode none, if runsc is installed."""
+    """Start a container, one that joins it, and one in mode none."""
     with World.build() as world:
         runtime = registry.find(request.param)(world.host)
         runtime.start()
@@ -32,18 +35,18 @@ def pod(request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 
 def test_runsc_release_is_its_version(pod: Scene) -> None:
-    """The version of runsc is its release.
+    """The version of runsc is the release in its output.
 
-    The first number of the output is the same in all releases.
+    The first number in the output is the same in all releases.
     """
     release, _, _ = pod.runtime.version.partition(".")
     assert len(release) == len("20240729")
 
 
 def test_runsc_addresses_are_visible_inside_only(pod: Scene) -> None:
-    """The addresses of a runsc container are visible inside only.
+    """The addresses of a runsc container are visible only inside its sandbox.
 
-    The host's side has none; the veth pair is the host's.
+    The kernel's netns has none of them. The host has the other end of the veth pair.
     """
     home = pod["home"]
     with home.inside() as space, space.outside() as outside, Netlink(outside) as netlink:
@@ -56,9 +59,9 @@ def test_runsc_addresses_are_visible_inside_only(pod: Scene) -> None:
 
 
 def test_runsc_files_names_and_sysctls_are_those_inside(pod: Scene) -> None:
-    """Files, names and sysctls of a runsc container are those inside.
+    """The files, names and sysctls of a runsc container are read inside its sandbox.
 
-    The agent is a process of the container.
+    The agent that reads them is a process of the container.
     """
     home = pod["home"]
     assert home.read("/etc/hostname") == "home\n"
@@ -73,7 +76,7 @@ def test_runsc_files_names_and_sysctls_are_those_inside(pod: Scene) -> None:
 
 
 def test_kernel_only_operations_are_refused_for_runsc(pod: Scene) -> None:
-    """Operations that need a kernel netns to enter, attach to or dump are refused for runsc."""
+    """Entering, attaching or dumping the kernel's netns of a runsc container is refused."""
     with pytest.raises(UserspaceStack, match="alone"):
         pod.attach("alone")
     with pytest.raises(UserspaceStack, match="home"):
@@ -83,12 +86,18 @@ def test_kernel_only_operations_are_refused_for_runsc(pod: Scene) -> None:
 
 
 def test_idle_runsc_container_uses_no_cpu(pod: Scene) -> None:
-    """An idle runsc container uses no CPU; a spinning one would starve the others."""
+    """An idle runsc container uses no CPU time.
+
+    A container that spins would slow down the others.
+    """
     until(pod.netns(HOST), lambda: is_asleep(pod["home"]), "the container's first process waits")
 
 
 def test_joining_runsc_container_ends_with_its_sandbox(pod: Scene) -> None:
-    """A joining runsc container can end alone, and ends with the joined container."""
+    """A joining runsc container can end alone.
+
+    It also ends when the joined container ends.
+    """
     assert pod["joiner"].net.address(4) == pod["home"].net.address(4)
     pod["joiner"].stop()
     assert pod["home"].net.address(4)

@@ -1,4 +1,4 @@
-"""Tests of TOML descriptions of runtimes, valid and invalid."""
+"""Tests of the TOML files that describe runtimes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ features = ["bridge", "none"]
 
 
 def described(tmp_path: Path, text: str) -> CliSpec:
-    """Return the spec that a file of this content describes."""
+    """Return the spec that a TOML file with this content describes."""
     path = tmp_path / "acme.toml"
     path.write_text(text)
     return toml_spec.load(str(path))
 
 
-def test_command_and_features_are_sufficient(tmp_path: Path) -> None:
+def test_description_needs_only_command_and_features(tmp_path: Path) -> None:
     """A description needs only a command and features.
 
-    The name is the file's; everything else is Docker's.
+    The runtime has the name of the file, and is like Docker in all else.
     """
     spec = described(tmp_path, SMALL)
     assert (spec.name, spec.command) == ("acme", ("acmectl", "--quiet"))
@@ -39,7 +39,7 @@ def test_command_and_features_are_sufficient(tmp_path: Path) -> None:
 
 
 def test_description_may_be_like_a_known_runtime(tmp_path: Path) -> None:
-    """A description may be like a known runtime, and then has only the differences.
+    """A description may be `like` a known runtime, and then has only the differences.
 
     The dialect is that of the given version.
     """
@@ -70,10 +70,10 @@ def test_description_may_be_like_a_known_runtime(tmp_path: Path) -> None:
     assert spec.dialect.direct(4) == "accept", "as Docker 26 does"
 
 
-def test_like_without_a_version_means_the_newest(tmp_path: Path) -> None:
-    """`like` without a version means the newest one.
+def test_like_without_a_version_means_the_newest_version(tmp_path: Path) -> None:
+    """If `like` has no version, the newest one is meant.
 
-    Docker drops packets routed to containers since 28.
+    For example, Docker drops packets routed to containers since 28.
     """
     spec = described(tmp_path, '[runtime]\nlike = "docker"\ncommand = ["acmectl"]\n')
     assert spec.dialect is not None
@@ -117,13 +117,13 @@ def test_like_without_a_version_means_the_newest(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_description_is_reported(tmp_path: Path, text: str, words: str) -> None:
-    """The error for an invalid description has file, table, key, value and valid choices."""
+    """The error for an invalid description names file, table, key, value and valid choices."""
     with pytest.raises(DescriptionError, match=words) as raised:
         described(tmp_path, text)
     assert str(raised.value).startswith(str(tmp_path / "acme.toml"))
 
 
 def test_missing_description_file_is_named() -> None:
-    """The error for a missing description has its path and the system's reason."""
+    """If a description is missing, the error has its path and the system's reason."""
     with pytest.raises(DescriptionError, match=r"cannot read /nowhere/acme.toml: No such file"):
         toml_spec.load("/nowhere/acme.toml")

@@ -1,4 +1,4 @@
-"""Tests of each installed runtime: up, containers in every mode, down, nothing left."""
+"""Tests of each installed runtime, with containers in every mode that its adapter declares."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ OF_THE_KERNEL = tuple(name for name in TRIED if name not in OWN_STACK)
 
 @pytest.fixture(scope="module", params=TRIED)
 def vendor(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """Yield the reference plan in a world, for each runtime."""
+    """Start the reference plan in a world, once for each runtime."""
     with the_cast(request.param) as scene:
         yield scene
 
 
 def test_runtime_has_a_version(vendor: Scene) -> None:
-    """Each runtime has a numeric version, since the dialect depends on it."""
+    """The version of each runtime is numeric, because the dialect depends on it."""
     assert vendor.runtime.version[0].isdigit()
     assert "." in vendor.runtime.version
 
 
 def test_container_namespace_follows_its_mode(vendor: Scene) -> None:
-    """A container's netns is the host's, the joined container's or a new one, as its mode says.
+    """The netns of a container is the host's, the joined container's or a new one.
 
-    The joined container's is checked if that mode is claimed.
+    A join is tested only if the adapter declares it.
     """
     joined = JOINER if Feature.CONTAINER in vendor.runtime.features else CONTAINER01
     own = {name: vendor[name].net.identity for name in (CONTAINER01, ON_HOST, joined)}
@@ -53,15 +53,21 @@ def test_container_namespace_follows_its_mode(vendor: Scene) -> None:
 
 
 def test_matrix_of_each_runtime_is_as_promised(vendor: Scene) -> None:
-    """The matrix of each runtime is as its own dialect promises, and not as another."""
+    """The matrix of each runtime is as its own dialect promises.
+
+    It differs from the promises of another dialect.
+    """
     assert vendor.observed() == vendor.promised()
     own = vendor.runtime.dialect
     other = replace(own, bridge_loopback6=not own.bridge_loopback6)
     assert vendor.observed() != oracle.promised(vendor.plan, other, vendor.world.topology)
 
 
-def test_inspected_endpoint_equals_the_kernels(vendor: Scene) -> None:
-    """An inspected endpoint has the kernel's address and MAC, and the plan's network name."""
+def test_endpoint_in_inspect_has_the_kernels_address(vendor: Scene) -> None:
+    """An endpoint in `inspect` has the address and MAC that the kernel reports.
+
+    Its network has the name in the plan.
+    """
     endpoint, inside = vendor[CONTAINER01].endpoint(), vendor[CONTAINER01].net
     assert endpoint.network == "bridge"
     assert endpoint.address in inside.interfaces("eth0")
@@ -69,14 +75,17 @@ def test_inspected_endpoint_equals_the_kernels(vendor: Scene) -> None:
 
 
 @pytest.mark.parametrize("vendor", claiming(Feature.PUBLISH), indirect=True)
-def test_published_port_is_inspected_and_answers(vendor: Scene) -> None:
-    """A published port replies, and is inspected with the requested number."""
+def test_published_port_replies_and_is_reported_by_inspect(vendor: Scene) -> None:
+    """A published port replies, and `inspect` reports it with the requested number."""
     assert_published_port_answers(vendor)
 
 
 @pytest.mark.parametrize("vendor", claiming(Feature.NETWORKS), indirect=True)
 def test_container_with_one_letter_name_is_on_two_networks(vendor: Scene) -> None:
-    """A container with a one-letter name, which not every runtime allows, has two networks."""
+    """A container with a one-letter name is connected to two networks.
+
+    Not every runtime allows such a name.
+    """
     vendor.network("n1")
     vendor.network("n2")
     both = vendor.container("x", Bridge("n1"), also=("n2",))
@@ -88,7 +97,7 @@ def test_container_with_one_letter_name_is_on_two_networks(vendor: Scene) -> Non
 
 
 def test_refused_start_leaves_no_container(vendor: Scene) -> None:
-    """A refused start leaves no container, not even one that was created."""
+    """If a start is refused, no container is left, not even in the state created."""
     vendor.refusal("late", Bridge(), command=("/no/such/command",))
     with pytest.raises(RuntimeRefused):
         vendor.runtime.inspect("late")
@@ -96,9 +105,9 @@ def test_refused_start_leaves_no_container(vendor: Scene) -> None:
 
 @pytest.mark.parametrize("vendor", OF_THE_KERNEL, indirect=True)
 def test_stopped_container_starts_again(vendor: Scene) -> None:
-    """A stopped container starts again with its mode and network.
+    """A stopped container can be started again, in the same mode and on the same network.
 
-    This holds whether restart is claimed or not.
+    This holds even if the adapter does not declare the feature of restarts.
     """
     again = vendor.container("again", Bridge())
     again.stop()
@@ -111,7 +120,7 @@ def test_stopped_container_starts_again(vendor: Scene) -> None:
 
 @pytest.mark.parametrize("vendor", BY_COMMAND, indirect=True)
 def test_sleeping_container_has_no_child(vendor: Scene) -> None:
-    """A sleeping container has no child.
+    """A container that sleeps has no child process.
 
     A child that appears after `run` has returned would count as a leak.
     """
@@ -126,7 +135,10 @@ def test_sleeping_container_has_no_child(vendor: Scene) -> None:
 
 
 def test_exec_returns_exit_code_and_output(vendor: Scene) -> None:
-    """Exec returns exit code and output; a missing command has the code of a shell."""
+    """`exec` returns the exit code and output of a command.
+
+    A missing command has the exit code that a shell returns.
+    """
     name = CONTAINER01
     done = vendor.runtime.exec(name, ["sh", "-c", "echo out; echo err >&2; exit 3"])
     assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")

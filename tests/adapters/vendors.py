@@ -1,4 +1,4 @@
-"""The runtimes that are installed here and can be tested."""
+"""Names of the runtimes that are installed here and can be tested."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ BY_COMMAND: Final = tuple(
 
 
 def claiming(*features: Feature) -> tuple[str, ...]:
-    """Return the runtimes of `TRIED` that claim all of these."""
+    """Return the runtimes of `TRIED` whose adapters declare all of these features."""
     return tuple(name for name in TRIED if registry.load(name).features.issuperset(features))
 
 
@@ -64,13 +64,13 @@ TRIED_DOCKER: Final = () if DOCKER in ABSENT or OBSTACLE else (DOCKER,)
 
 
 def is_asleep(container: Container) -> bool:
-    """Return whether its first process sleeps each time that it is read from inside."""
+    """Return whether a container's first process sleeps, whenever its state is read from inside."""
     return {container.read("/proc/1/stat").split()[2] for _ in range(20)} == {"S"}
 
 
 @contextlib.contextmanager
 def the_cast(name: str) -> Iterator[Scene]:
-    """Start what a runtime claims of the cast in a world for it."""
+    """Start the containers of the cast that the runtime's adapter declares, in a separate world."""
     with World.build() as world:
         adapter = registry.find(name)(world.host)
         adapter.start()
@@ -80,7 +80,7 @@ def the_cast(name: str) -> Iterator[Scene]:
 
 
 def assert_published_port_answers(scene: Scene) -> None:
-    """Publish a port, and assert that it is inspected with the requested number and answers."""
+    """Publish a port, and assert that `inspect` reports it and that a connection gets a reply."""
     port = free_port(scene.netns(HOST), "tcp")
     web = scene.container("web", Bridge(), ports=(Publish(port, 8080),))
     assert {item.host_port for item in web.facts().ports} == {port}

@@ -1,1 +1,1 @@
-"""Tests of the benches."""
+"""Tests of the benchmarks in bench/."""

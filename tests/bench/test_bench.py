@@ -1,4 +1,4 @@
-"""Tests of the benches, each at its smallest size."""
+"""Tests of the benchmarks, each in its smallest size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.programs import ROOT, environment
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m bench` to its end."""
+    """Run `python -m bench` with these arguments until it ends."""
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
         cwd=ROOT,
@@ -36,7 +36,10 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(600)  # every step of a bench is bounded; docker comes up in one of them
 @pytest.mark.parametrize("name", BENCHES)
 def test_small_bench_has_a_figure_per_contestant(name: str, tmp_path: Path) -> None:
-    """A bench prints each contestant's figures, and writes them to JSON with the machine."""
+    """A benchmark prints the figures of each contestant.
+
+    The figures are also written to JSON, with a description of the machine.
+    """
     done = bench("--small", "--json", str(tmp_path / "found.json"), name)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
@@ -51,7 +54,7 @@ def test_small_bench_has_a_figure_per_contestant(name: str, tmp_path: Path) -> N
 
 
 def test_unknown_bench_is_refused_by_name() -> None:
-    """The error for an unknown bench has its name."""
+    """The error for an unknown benchmark has its name."""
     done = bench("--small", "speed")
     assert done.returncode == 2
     assert "no such bench: speed" in done.stderr
@@ -60,7 +63,7 @@ def test_unknown_bench_is_refused_by_name() -> None:
 def test_failed_bench_is_recorded_and_fails_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The JSON lists the failed bench, and the exit code is 1."""
+    """If a benchmark fails, the JSON lists it, and the exit code is 1."""
     monkeypatch.setitem(BENCHES, "world", ((), ("no number",)))
     monkeypatch.setattr(sys, "argv", ["bench", "--small", "--json", str(tmp_path / "f"), "world"])
     from bench.__main__ import main
@@ -70,14 +73,14 @@ def test_failed_bench_is_recorded_and_fails_the_command(
 
 
 def row(name: str, seconds: float) -> dict[str, Any]:
-    """Return a row of a record."""
+    """Return a row of the results in the JSON."""
     return {"name": name, "unit": "ms", "bar": None, "figures": [seconds]}
 
 
 def test_growth_is_drawn_on_logarithmic_axes() -> None:
-    """The axes of growth are logarithmic.
+    """Both axes of the drawing of growth are logarithmic.
 
-    Ten times the containers in ten times the time are equal steps across and up.
+    Ten times the containers and ten times the time are steps of equal length.
     """
     rows = [row("10 started", 0.1), row("100 started", 1.0), row("1000 started", 10.0)]
     drawn = ElementTree.fromstring(growth([{"title": "Growth: …", "rows": rows}]))
@@ -90,7 +93,7 @@ def test_growth_is_drawn_on_logarithmic_axes() -> None:
 
 
 def test_labels_of_lines_at_one_height_do_not_overlap() -> None:
-    """Labels of lines that end at one height are at least a font size apart."""
+    """The labels of lines that end at the same height are at least one font size apart."""
     rows = [row(f"1000 {what}", 10.0) for what in ("started", "full mesh", "removed")]
     drawn = ElementTree.fromstring(growth([{"title": "Growth: …", "rows": rows}]))
     labels = [
@@ -123,8 +126,11 @@ FOUND: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_bench_page_compares_medians_with_their_bars() -> None:
-    """A row with a bar is kept or not by its median; ratios are to the named row."""
+def test_bench_page_compares_medians_with_limits() -> None:
+    """A row with a limit is kept if its median does not exceed the limit.
+
+    Ratios are relative to the row that the table names.
+    """
     page = render(FOUND)
     assert "bench.world failed" in page
     assert "&lt;b&gt;Some&lt;/b&gt;" in page
@@ -142,7 +148,7 @@ def test_bench_page_compares_medians_with_their_bars() -> None:
 
 
 def test_bench_page_policy_admits_only_its_own_styles() -> None:
-    """The page's Content-Security-Policy admits only the styles of page and drawing."""
+    """The page's Content-Security-Policy admits only the styles of the page and its drawing."""
     page = render(FOUND)
     admitted = re.findall(r"'sha256-([^']+)'", page)
     styles = re.findall("<style>(.*?)</style>", page, re.DOTALL)
@@ -153,9 +159,9 @@ def test_bench_page_policy_admits_only_its_own_styles() -> None:
 
 
 def test_bench_page_without_growth_has_no_growth_drawing() -> None:
-    """A page without growth has neither its drawing nor the style in the policy.
+    """Without a table of growth, the page has no drawing of growth.
 
-    The policy is the Content-Security-Policy.
+    Its Content-Security-Policy then omits the style of the drawing.
     """
     page = render({**FOUND, "tables": FOUND["tables"][:1]})
     assert "How it grows" not in page

@@ -1,4 +1,4 @@
-"""Tests of a full mesh: each cell is the outcome of its own packets."""
+"""Tests of a full mesh, in which each pair of containers exchanges packets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Ask = Callable[..., Mesh]
 
 @pytest.fixture
 def members(scene: Scene) -> Iterator[list[Member]]:
-    """Start containers on one bridge."""
+    """Start the containers, all on one bridge."""
     with ExitStack() as stack:
         found = []
         for name in NAMES:
@@ -35,7 +35,7 @@ def members(scene: Scene) -> Iterator[list[Member]]:
 
 @pytest.fixture
 def ask(scene: Scene) -> Iterator[Ask]:
-    """Return a function that probes every pair of members."""
+    """Return a function that probes every pair of these containers."""
     bridge = scene.runtime.network_facts("bridge").interface
     with scene.netns(HOST).open() as host:
 
@@ -47,14 +47,17 @@ def ask(scene: Scene) -> Iterator[Ask]:
 
 
 def cell(source: str, target: str) -> Cell:
-    """Return the cell by ICMP over IPv4."""
+    """Return the cell for ICMP over IPv4 between two containers."""
     return Cell(source, target, Protocol.ICMP, 4)
 
 
 def test_mesh_observes_every_pair_as_promised(
     scene: Scene, members: list[Member], ask: Ask
 ) -> None:
-    """The mesh equals the oracle's promise, also for each container's packets to itself."""
+    """The observations of a mesh equal the oracle's promises.
+
+    A container's packets to itself are included.
+    """
     found = ask(members)
     assert len(found) == found.kept(64) == len(NAMES) ** 2
     assert Matrix(found) == scene.promised(list(found))
@@ -63,7 +66,10 @@ def test_mesh_observes_every_pair_as_promised(
 def test_mesh_reports_only_isolated_ports_as_dropped(
     scene: Scene, members: list[Member], ask: Ask
 ) -> None:
-    """Two isolated ports do not reach each other; all other pairs do."""
+    """Two bridge ports that are isolated cannot reach each other.
+
+    All other pairs can.
+    """
     with scene.netns(HOST).open() as host, Netlink(host) as netlink:
         for name in ("m1", "m3"):
             port = scene[name].net.links()["eth0"].peer
@@ -76,7 +82,10 @@ def test_mesh_reports_only_isolated_ports_as_dropped(
 
 
 def test_repeated_mesh_observes_current_isolation(scene: Scene, members: list[Member]) -> None:
-    """A repeated mesh uses no nonce and no reply of an earlier one."""
+    """A repeated mesh observes the current isolation of ports.
+
+    It accepts no reply with a nonce of an earlier mesh.
+    """
     bridge = scene.runtime.network_facts("bridge").interface or ""
     control = scene.world.namespaces["lan"]
     with (
@@ -98,7 +107,7 @@ def test_repeated_mesh_observes_current_isolation(scene: Scene, members: list[Me
 def test_mesh_reports_reply_of_another_member_as_wrong_peer(
     members: list[Member], ask: Ask
 ) -> None:
-    """A request to another member's address reaches the wrong peer."""
+    """If the address of a request belongs to another container, the outcome is a wrong peer."""
     wrong = members[1]._replace(address=members[2].address)
     found = ask([members[0], wrong, members[2]])
     assert found[cell("m0", "m1")].outcome is Outcome.WRONG_PEER
@@ -107,7 +116,7 @@ def test_mesh_reports_reply_of_another_member_as_wrong_peer(
 
 
 def test_mesh_reports_unused_address_as_dropped(members: list[Member], ask: Ask) -> None:
-    """A request to an unused address, without ARP or ICMP reply, is dropped."""
+    """A request to an address that nothing replies for is dropped."""
     nobody = members[1]._replace(name="nobody", address=IPv4Address("172.17.77.77"))
     found = ask([*members[:1], nobody, *members[2:]])
     assert {seen.outcome for item, seen in found.items() if item.target == "nobody"} == {
@@ -117,7 +126,7 @@ def test_mesh_reports_unused_address_as_dropped(members: list[Member], ask: Ask)
 
 
 def test_mesh_leaves_no_permanent_neighbour_entries(members: list[Member], ask: Ask) -> None:
-    """A mesh leaves its members without permanent neighbour entries."""
+    """After a mesh, its containers have no permanent neighbour entries."""
     ask(members)
     for member in members:
         with Netlink(member.space) as netlink:

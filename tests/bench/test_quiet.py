@@ -1,4 +1,4 @@
-"""Tests of the wait for the kernel to finish removals before the next measurement."""
+"""Tests of the wait before a measurement, until the kernel has finished removals."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from linux.netns import NetNS
 
 
 def test_quiet_waits_for_links_of_ended_namespaces() -> None:
-    """The wait before a measurement ends after the links of ended namespaces are removed.
+    """The wait ends only when the links of ended namespaces are removed.
 
-    The kernel removes them some time after the namespace's end.
+    The kernel removes them some time after the end of their namespace.
     """
     with NetNS.new() as here, here.entered(), Netlink() as netlink:
         for number in range(8):

@@ -1,1 +1,1 @@
-"""Tests of the `netmodes` command."""
+"""Tests of the command `netmodes`."""

@@ -1,4 +1,4 @@
-"""Tests of the output and the errors of the commands."""
+"""Tests of the output and the error messages of the commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NETMODES = [sys.executable, "-m", "harness.cli.main"]
 
 
 def test_requirements_lists_the_catalogue_in_order() -> None:
-    """`netmodes requirements` has a row for each requirement, in order."""
+    """`netmodes requirements` prints a row for each requirement, in the order of the catalogue."""
     done = run([*NETMODES, "requirements"])
     ids = [words[0] for line in done.stdout.splitlines() if "MUST" in (words := line.split())]
     assert done.returncode == 0
@@ -22,8 +22,8 @@ def test_requirements_lists_the_catalogue_in_order() -> None:
     assert "BR-7" in ids
 
 
-def test_requirements_shows_a_row_in_full() -> None:
-    """`netmodes requirements ID` shows sources and past defects, with links."""
+def test_requirements_command_shows_a_requirement_in_full() -> None:
+    """`netmodes requirements ID` shows the requirement's sources and past defects, with links."""
     done = run([*NETMODES, "requirements", "HOST-2", "BR-9"])
     assert done.returncode == 0
     assert done.stdout.startswith("HOST-2 (MUST) ")
@@ -32,14 +32,17 @@ def test_requirements_shows_a_row_in_full() -> None:
 
 
 def test_unknown_requirement_is_refused_with_similar_ids() -> None:
-    """The error for an unknown requirement has similar ids, and exit code 2."""
+    """The error for an unknown requirement suggests similar ids, and the exit code is 2."""
     done = run([*NETMODES, "requirements", "BR9"])
     assert (done.returncode, done.stdout) == (2, "")
     assert "no requirement 'BR9': did you mean BR-9" in done.stderr
 
 
 def test_unencodable_characters_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Characters that the terminal cannot encode are replaced; the other text is shown."""
+    """A character that the terminal's encoding lacks is replaced.
+
+    The other text is shown.
+    """
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
     done = run([*NETMODES, "vendors"])
     assert (done.returncode, done.stderr) == (0, "")
@@ -47,8 +50,8 @@ def test_unencodable_characters_are_replaced(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("command", ["doctor", "doctor --json", "vendors", "requirements BR-1"])
-def test_full_disk_is_one_sentence(command: str) -> None:
-    """A full disk at standard output is an error of one sentence, with exit code 1."""
+def test_full_disk_is_an_error_of_one_sentence(command: str) -> None:
+    """If standard output is on a full disk, the error is one sentence and the exit code is 1."""
     with open("/dev/full", "w", encoding="ascii") as full:
         done = subprocess.run(
             [*NETMODES, *command.split()],
@@ -63,8 +66,11 @@ def test_full_disk_is_one_sentence(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["doctor", "--json"], ["requirements"]], ids=" ".join)
-def test_closed_pipe_is_silent(command: list[str]) -> None:
-    """A closed pipe, such as `head`'s, causes no traceback; the exit code is not 0."""
+def test_closed_pipe_causes_no_traceback(command: list[str]) -> None:
+    """If the reader of a pipe, such as `head`, ends early, there is no traceback.
+
+    The exit code is not 0.
+    """
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Tests of `netmodes compare`: one run per runtime, and one table."""
+"""Tests of `netmodes compare`, which runs the suites for each runtime and prints one table."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ PYTHONPATH = "{ROOT}"
 
 
 def acme(folder: Path, text: str = ACME) -> str:
-    """Return the path of a description of mydocker that claims less."""
+    """Write a description of mydocker that declares fewer features, and return its path."""
     (folder / "acme.toml").write_text(text)
     return str(folder / "acme.toml")
 
@@ -74,7 +74,7 @@ def acme(folder: Path, text: str = ACME) -> str:
 def compare(
     folder: Path, *names: str, tests: str = TESTS, more: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Compare runtimes in a few tests."""
+    """Compare these runtimes in a few tests."""
     return subprocess.run(
         comparing(folder, *names, tests=tests, more=more),
         env=environment(),
@@ -86,7 +86,7 @@ def compare(
 
 
 def comparing(folder: Path, *names: str, tests: str, more: Sequence[str] = ()) -> list[str]:
-    """Return the command line of the comparison."""
+    """Return the command line that compares these runtimes."""
     (folder / "test_it.py").write_text(tests)
     (folder / "pytest.ini").write_text("[pytest]\nnetmodes = true\n")
     words = ["--tests", str(folder), "-n", "0", "--output", str(folder / "out")]
@@ -94,7 +94,10 @@ def comparing(folder: Path, *names: str, tests: str, more: Sequence[str] = ()) -
 
 
 def test_compare_table_has_a_verdict_per_runtime(tmp_path: Path) -> None:
-    """The table has a verdict per runtime, printed, and in Markdown, JSON and page."""
+    """The table has a column of verdicts for each runtime.
+
+    It is printed, and written as Markdown, JSON and a page.
+    """
     lesser = acme(tmp_path)
     done = compare(tmp_path, "mydocker", lesser)
     assert done.returncode == 0, done.stderr
@@ -116,9 +119,9 @@ def test_compare_table_has_a_verdict_per_runtime(tmp_path: Path) -> None:
 
 
 def test_interrupt_keeps_the_finished_runs(tmp_path: Path) -> None:
-    """An interrupt keeps the finished runs and ends the current one in good order.
+    """Ctrl-C ends the current run, and keeps the results of finished runs.
 
-    One line is printed.
+    One line is printed, without a traceback.
     """
     argv = comparing(tmp_path, "mydocker", acme(tmp_path), tests=WAITING)
     with Watched(argv) as watched:
@@ -132,9 +135,10 @@ def test_interrupt_keeps_the_finished_runs(tmp_path: Path) -> None:
 
 
 def test_runs_are_compared_with_expectation_files(tmp_path: Path) -> None:
-    """Runs are compared with expectation files; a change is reported and counts.
+    """Each run is compared with an expectation file.
 
-    The next run meets the files that a run has written.
+    A changed verdict is reported and makes the exit code 1. A file that a run has written passes in
+    the next run.
     """
     lesser, known = acme(tmp_path), tmp_path / "known"
     assert compare(tmp_path, lesser, more=["--write-expect", str(known)]).returncode == 0
@@ -166,9 +170,9 @@ reason = "as it was"
 
 
 def test_unwritten_expectations_are_reported(tmp_path: Path) -> None:
-    """Expectations that could not be written are reported.
+    """If an expectation file could not be written, this is reported.
 
-    A file may contradict itself for the version of the run only.
+    Such a file may have entries that contradict each other for the version of the run only.
     """
     lesser, known = acme(tmp_path), tmp_path / "known"
     assert compare(tmp_path, lesser, more=["--write-expect", str(known)]).returncode == 0
@@ -181,7 +185,7 @@ def test_unwritten_expectations_are_reported(tmp_path: Path) -> None:
 
 
 def test_failed_start_of_a_run_is_reported(tmp_path: Path) -> None:
-    """The table has the output of a run that could not start.
+    """If a run cannot start, the table has its error output.
 
     The other runs continue, and the exit code is 1.
     """
@@ -197,7 +201,10 @@ def test_failed_start_of_a_run_is_reported(tmp_path: Path) -> None:
 
 
 def test_unknown_runtimes_are_refused_at_the_start(tmp_path: Path) -> None:
-    """Unknown runtimes are refused with their reasons, and no run begins."""
+    """If a runtime is unknown or not installed, no run begins.
+
+    The error has a reason for each such runtime.
+    """
     absent = acme(tmp_path, ACME.replace(sys.executable, "acmectl-7"))
     done = compare(tmp_path, "mydocker", absent, "unknown")
     assert (done.returncode, done.stdout) == (2, "")
@@ -207,7 +214,10 @@ def test_unknown_runtimes_are_refused_at_the_start(tmp_path: Path) -> None:
 
 
 def test_bad_tests_and_workers_are_refused_at_the_start(tmp_path: Path) -> None:
-    """Bad tests and numbers of workers are refused by a sentence, and no run begins."""
+    """If a test path or the number of workers is invalid, no run begins.
+
+    The error is a sentence for each.
+    """
     absent = tmp_path / "absent"
     more = ["--tests", f"{tmp_path}/test_it.py::test_kept", "--tests", f"{absent}::test_it"]
     done = compare(tmp_path, "mydocker", more=[*more, "-n", "banana"])
@@ -220,7 +230,7 @@ def test_bad_tests_and_workers_are_refused_at_the_start(tmp_path: Path) -> None:
 
 
 def test_unwritable_output_is_refused_at_the_start(tmp_path: Path, small_disk: Path) -> None:
-    """Unwritable output is refused at the start, with a sentence.
+    """If the output cannot be written, no run begins; the error is a sentence.
 
     Examples are a missing folder, a full disk and a malformed expectation file.
     """
@@ -244,7 +254,7 @@ def test_unwritable_output_is_refused_at_the_start(tmp_path: Path, small_disk: P
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system with room for the report of a run."""
+    """Mount a file system that has room for the report of one run."""
     place = tmp_path / "small"
     place.mkdir()
     syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=8m")
@@ -253,7 +263,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> None:
-    """Fill the small file system."""
+    """Write to the small file system until it is full."""
     with contextlib.suppress(OSError), open(disk / "full", "wb", buffering=0) as file:
         while file.write(bytes(4096)) == 4096:
             pass
@@ -267,10 +277,12 @@ def pytest_unconfigure(): fill(Path("{disk}"))
 """
 
 
-def test_disk_full_amid_runs_is_one_sentence(tmp_path: Path, small_disk: Path) -> None:
-    """A disk that is full amid runs is an error of one sentence.
+def test_disk_that_fills_between_runs_is_an_error_of_one_sentence(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    """If the disk is full after some runs, the error is one sentence.
 
-    The finished runs are printed, and the missing ones named.
+    The finished runs are printed, and the missing ones are named.
     """
     (tmp_path / "conftest.py").write_text(FILLING.format(disk=small_disk))
     lesser = acme(tmp_path)

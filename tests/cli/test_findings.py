@@ -1,4 +1,4 @@
-"""The command `netmodes findings`."""
+"""Tests of the command `netmodes findings`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from harness.cli import main
 
 
 def test_findings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    """`netmodes findings` prints a table of all findings, with short names of upstream reports."""
+    """`netmodes findings` prints a table of all findings.
+
+    Upstream reports have short names.
+    """
     assert main.main(["findings"]) == 0
     out = capsys.readouterr().out
     assert "Datagrams from other networks enter an internal network" in out
@@ -28,14 +31,17 @@ def test_findings_of_one_runtime_are_listed(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_runtime_without_findings_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """The error names the runtimes that have findings, and the exit code is 2."""
+    """For a runtime without findings, the error names the runtimes that have some.
+
+    The exit code is 2.
+    """
     assert main.main(["findings", "--runtime", "acme"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("netmodes findings: there are no findings of acme; there are of bwrap, ")
 
 
-def test_pages_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--write` makes the folder with the overview and one page for each finding."""
+def test_findings_pages_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--write` writes an overview and a page for each finding to the folder."""
     assert main.main(["findings", "--write", str(tmp_path / "docs")]) == 0
     assert (tmp_path / "docs/findings.md").is_file()
     page = tmp_path / "docs/findings/podman-internal-network-lets-datagrams-in.md"
@@ -43,8 +49,10 @@ def test_pages_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == ""
 
 
-def test_unwritable_folder_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder that cannot be written is named in the error, and the exit code is 2."""
+def test_unwritable_folder_of_findings_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If the folder cannot be written, the error names the folder, and the exit code is 2."""
     (tmp_path / "docs").write_text("a file")
     assert main.main(["findings", "--write", str(tmp_path / "docs")]) == 2
     said = capsys.readouterr().err
@@ -54,7 +62,7 @@ def test_unwritable_folder_is_reported(tmp_path: Path, capsys: pytest.CaptureFix
 def test_malformed_findings_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A malformed file is named in the error, and the exit code is 2."""
+    """If a file of findings is malformed, the error names the file, and the exit code is 2."""
     catalogue = (importlib.resources.files("suites") / "requirements.toml").read_text()
     (tmp_path / "requirements.toml").write_text(catalogue)
     (tmp_path / "findings").mkdir()

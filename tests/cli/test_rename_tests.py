@@ -1,4 +1,4 @@
-"""Tests of `netmodes rename-tests`, and of the table of renamed tests that it reads."""
+"""Tests of `netmodes rename-tests`, and of its table of renamed tests."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RENAMED = Renamed.of_suites()
 
 
 def known(node_id: str, kind: DeviationKind = DeviationKind.TEST) -> Deviation:
-    """Return a deviation of a test."""
+    """Return an entry of an expectation file about a test."""
     return Deviation(runtime="acme", kind=kind, id=node_id, reason="known")
 
 
-def test_renamed_tests_exist() -> None:
-    """Every present node id in the table of renamed tests is a test function of the suites."""
+def test_new_names_in_the_table_of_renamed_tests_exist() -> None:
+    """Each new node id in the table of renamed tests is that of a test in the suites."""
     functions: set[str] = set()
     for path in (ROOT / "suites").rglob("test_*.py"):
         for node in ast.parse(path.read_text()).body:
@@ -55,18 +55,20 @@ def test_renamed_tests_exist() -> None:
     ],
     ids=["parameters", "file", "one parameter", "foreign test"],
 )
-def test_former_node_id_leads_to_the_present_one(former: str, present: str) -> None:
-    """A former node id leads to the present one, with parameters and files renamed.
+def test_former_node_id_is_replaced_by_the_present_one(former: str, present: str) -> None:
+    """A former node id is replaced by the present one, with its parameters and its file.
 
-    The id of another project's test is unchanged.
+    The id of another project's test stays unchanged.
     """
     assert RENAMED.present(former) == present
 
 
-def test_merged_tests_have_one_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Merged tests have one entry, and the file is sorted.
+def test_entries_of_merged_tests_become_one_entry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If two tests were merged into one, their entries become one entry.
 
-    A second conversion changes nothing.
+    The file is sorted. A second conversion changes nothing.
     """
     former = "suites/modes/test_bridge.py::test_it_has_lo_and_eth0_only"
     path = tmp_path / "acme.toml"
@@ -83,10 +85,10 @@ def test_merged_tests_have_one_entry(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert path.read_text() == text
 
 
-def test_rename_tests_refuses_an_invalid_file(
+def test_rename_tests_leaves_an_invalid_file_unchanged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The error of `rename-tests` names an invalid file, which stays unchanged."""
+    """The error for an invalid expectation file names the file, which stays unchanged."""
     path = tmp_path / "acme.toml"
     path.write_text("[[deviation]]\n")
     assert main.main(["rename-tests", str(path)]) == 2

@@ -1,1 +1,1 @@
-"""Tests of harness/diagnosis: the explanation of failed cells."""
+"""Tests of harness/diagnosis, which explains failed cells."""

@@ -1,4 +1,4 @@
-"""Fixtures: nft rules that break cells on purpose, and the diagnosis of cells."""
+"""Fixtures that break cells by nftables rules, and that diagnose cells."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def diagnosed(cast: Scene) -> Diagnose:
 
 
 def host_end_of(cast: Scene, name: str) -> rtnetlink_dump.Link:
-    """Return the host's end of a container's veth pair."""
+    """Return the end of a container's veth pair that is in the host."""
     peer = cast[name].net.links()["eth0"].peer
     return next(link for link in cast.netns(HOST).links().values() if link.ifindex == peer)
 
 
 def story_text(autopsy: Diagnosis) -> str:
-    """Return the story as one text."""
+    """Return the explanation of a diagnosis as one text."""
     return "\n".join(autopsy.lines)
 
 
@@ -87,7 +87,7 @@ Project = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Return a function that runs tests in their own world: `project(text, *options)`."""
+    """Return a function that runs a test module in its own world: `project(text, *options)`."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makepyprojecttoml(
@@ -108,7 +108,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 
 
 def evidence_of(pytester: pytest.Pytester, test: str, report: str = "report") -> Path:
-    """Return the evidence folder that the report names for a test."""
+    """Return the evidence folder of a test, as named in the report."""
     story_text = schema.load(pytester.path / report)
     (failure,) = next(item for item in story_text.tests if item.id.endswith(test)).failures
     assert failure.evidence is not None

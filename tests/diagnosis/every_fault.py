@@ -1,7 +1,7 @@
-"""Tests of every fault that misroutes or drops packets: the story names its place.
+"""Test that the diagnosis names the place of every fault that misroutes or drops packets.
 
 The test takes a minute, and is collected only if named: `tox -e autopsy`. `python -m bench.autopsy`
-prints the share.
+prints the share of faults whose place is named.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ RACES = {"container-answers-for-everybody"}
 
 
 @pytest.mark.parametrize("fault", PLACES)
-def test_story_names_the_place_of_every_fault(fault: str) -> None:
-    """One of three stories of a matrix of ten containers names the place of each fault."""
+def test_explanation_names_the_place_of_every_fault(fault: str) -> None:
+    """At least one of the first three explanations names the place of the fault.
+
+    The wrong cells are from a matrix of ten containers.
+    """
     found = stories(fault)
     assert re.search(PLACES[fault], found) or (fault in RACES and not found), found

@@ -1,4 +1,4 @@
-"""Tests of the evidence of a failed test: a story in its message, a folder, a link."""
+"""Tests of a failed test's evidence: an explanation in its message, and a folder in the report."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def run(project: Project) -> Run:
-    """Return a function that runs a project with a failing and a passing test in a real world."""
+    """Return a function that runs a failing and a passing test in a real world."""
 
     def run(*options: str, body: str = MATRIX) -> pytest.RunResult:
         text = BROKEN.replace("{bridge}", "Bridge()").replace("{body}", body)
@@ -64,12 +64,12 @@ def run(project: Project) -> Run:
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_failed_matrix_leaves_story_and_folder(
+def test_failed_matrix_leaves_explanation_and_folder(
     run: Run, pytester: pytest.Pytester, workers: list[str]
 ) -> None:
-    """The message of a failed matrix names the rule, and its folder is in the report.
+    """The message of a failed matrix names the rule that dropped the packet.
 
-    This holds with and without workers.
+    The report names the evidence folder, with and without workers.
     """
     result = run(*workers)
     result.assert_outcomes(passed=1, failed=1)
@@ -102,10 +102,10 @@ def test_failed_matrix_leaves_story_and_folder(
 
 
 def test_evidence_has_commented_capture_and_state(run: Run, pytester: pytest.Pytester) -> None:
-    """The evidence has a commented capture and the state of the path.
+    """The evidence has a packet capture with comments, and the state of the path.
 
-    The capture has named interfaces and the conclusion at the decisive frame. The state of
-    namespaces on the path has the format of `ip -j`, and the rule that dropped.
+    The capture names the interfaces, and the decisive frame has the conclusion as comment. The
+    state of each netns on the path is in the format of `ip -j`, with its nftables rules.
     """
     run()
     where = evidence_of(pytester, "test_broken")
@@ -123,10 +123,12 @@ def test_evidence_has_commented_capture_and_state(run: Run, pytester: pytest.Pyt
     assert all("error" not in state for state in states.values())
 
 
-def test_failure_without_matrix_leaves_its_scene(run: Run, pytester: pytest.Pytester) -> None:
-    """A failure without a matrix leaves state, plan and rerun command.
+def test_failure_without_matrix_leaves_evidence_of_its_scene(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    """A failure without a matrix leaves state, plan and rerun command as evidence.
 
-    No cell is replayed.
+    No cell is probed again.
     """
     run(body=ORDINARY).assert_outcomes(passed=1, failed=1)
     where = evidence_of(pytester, "test_broken")
@@ -138,8 +140,11 @@ def test_failure_without_matrix_leaves_its_scene(run: Run, pytester: pytest.Pyte
     }
 
 
-def test_evidence_has_the_runtime_calls(run: Run, pytester: pytest.Pytester) -> None:
-    """The evidence has the runtime calls with arguments, time, duration and refusals."""
+def test_evidence_lists_the_requests_to_the_runtime(run: Run, pytester: pytest.Pytester) -> None:
+    """The evidence lists the requests to the runtime.
+
+    Each has its arguments, time, duration and, if it was refused, the refusal.
+    """
     refused = "import pytest; pytest.raises(Exception, scene.runtime.remove_network, 'nobody'); "
     run(body=refused + ORDINARY)
     text = (evidence_of(pytester, "test_broken") / "commands.txt").read_text()
@@ -170,9 +175,9 @@ KNOWN = ["--probe=exec", "--profile=gate", "--hypothesis-seed=3", "--expect=know
 def test_rerun_command_repeats_the_run(
     run: Run, pytester: pytest.Pytester, options: list[str], command: str
 ) -> None:
-    """The rerun command has the options that are no defaults, and works from any folder.
+    """The rerun command has all options that differ from the defaults.
 
-    The page has it too.
+    It works in any folder. The report's page has the command too.
     """
     (pytester.path / "known.toml").touch()
     run(*options, "-k", "broken", body=ORDINARY)
@@ -183,8 +188,11 @@ def test_rerun_command_repeats_the_run(
     assert probe == ("exec" if options == KNOWN else None)
 
 
-def test_story_needs_no_report_but_evidence(run: Run, pytester: pytest.Pytester) -> None:
-    """`--no-report` leaves the story but no folder; `--no-evidence` leaves no story either."""
+def test_explanation_needs_evidence_but_no_report(run: Run, pytester: pytest.Pytester) -> None:
+    """With `--no-report` there is an explanation, but no evidence folder.
+
+    With `--no-evidence` there is no explanation either.
+    """
     assert "dropped in db" in run("--no-report").stdout.str()
     assert not (pytester.path / "report").exists()
     result = run("--no-evidence")
@@ -194,7 +202,7 @@ def test_story_needs_no_report_but_evidence(run: Run, pytester: pytest.Pytester)
 
 
 def test_evidence_of_an_earlier_run_is_removed(run: Run, pytester: pytest.Pytester) -> None:
-    """The evidence of an earlier run is removed; other files beside it stay."""
+    """The evidence of an earlier run is removed; other files in its folder stay."""
     run(body=ORDINARY)
     old = evidence_of(pytester, "test_broken").parent / "old"
     kept = old.with_name("kept")
@@ -210,10 +218,10 @@ def test_evidence_of_an_earlier_run_is_removed(run: Run, pytester: pytest.Pytest
     assert [item.name for item in kept.iterdir()] == ["notes.txt"]
 
 
-def test_timeout_while_writing_evidence_ends_no_run(run: Run) -> None:
-    """A test's timeout while evidence is written does not end the run.
+def test_timeout_while_writing_evidence_does_not_end_the_run(run: Run) -> None:
+    """A timeout while evidence is written does not end the run.
 
-    pytest-timeout raises wherever a test is, also behind its end.
+    pytest-timeout may raise it even after the end of the test.
     """
     late = "import pytest; from harness.diagnosis import evidence; "
     late += "evidence.write = lambda *_, **__: pytest.fail('Timeout (>60.0s)'); assert 1 == 2"
@@ -224,7 +232,7 @@ def test_timeout_while_writing_evidence_ends_no_run(run: Run) -> None:
 
 @pytest.mark.parametrize("body", [MATRIX, ORDINARY])
 def test_unwritable_evidence_is_not_linked(run: Run, pytester: pytest.Pytester, body: str) -> None:
-    """Evidence that cannot be written is not linked, and the failure has the reason."""
+    """Evidence that cannot be written is not linked in the report; the failure has the reason."""
     (pytester.path / "report").mkdir()
     (pytester.path / "report" / "evidence").touch()
     result = run("-k", "broken", body=body)
@@ -247,7 +255,7 @@ def test_that_takes_all_room():
 
 @pytest.fixture
 def small_disk(pytester: pytest.Pytester) -> Iterator[Path]:
-    """Mount a file system with room for some evidence."""
+    """Mount a file system with room for the evidence of a few failures."""
     place = pytester.mkdir("small")
     syscalls.mount("tmpfs", str(place), "tmpfs", 0, "size=2m")
     yield place
@@ -255,7 +263,7 @@ def small_disk(pytester: pytest.Pytester) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("body", [MATRIX, ORDINARY])
-def test_moved_report_takes_its_evidence_along(
+def test_report_in_another_folder_has_its_evidence(
     run: Run,
     pytester: pytest.Pytester,
     small_disk: Path,
@@ -264,7 +272,7 @@ def test_moved_report_takes_its_evidence_along(
     *,
     body: str,
 ) -> None:
-    """A report that is written to a fresh folder has all the written evidence there."""
+    """If the report has to be written to another folder, its evidence is copied there."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     pytester.makepyfile(test_z=FILL)
     result = run("--report=small", body=body)
@@ -281,7 +289,10 @@ def test_moved_report_takes_its_evidence_along(
 
 
 def test_failed_diagnosis_does_not_hide_the_failure(run: Run) -> None:
-    """The error of a failed diagnosis is a line of the story, beside the wrong cells."""
+    """If a diagnosis fails, its error is a line of the explanation.
+
+    The wrong cells are shown too.
+    """
     late = "found, row = scene.observed(), scene.promised()\n    scene.close()\n    "
     result = run(body=late + "assert found == row")
     result.assert_outcomes(passed=1, failed=1)
@@ -290,7 +301,7 @@ def test_failed_diagnosis_does_not_hide_the_failure(run: Run) -> None:
 
 @given(test=st.text(min_size=1))
 def test_any_test_id_makes_a_safe_folder_name(test: str) -> None:
-    """Any test id makes a folder name that the report accepts as below its own."""
+    """Any test id is converted to the name of a folder that the report accepts as its own."""
     name = folder_name(test)
     assert folder(f"evidence/{name}") == f"evidence/{name}"
     assert "/" not in name

@@ -1,4 +1,4 @@
-"""Tests of stories about one fault of each kind.
+"""Tests of the explanations for one fault of each kind.
 
 `every_fault` tests all faults.
 """
@@ -28,6 +28,9 @@ ONE_OF_EACH_KIND = (
 
 
 @pytest.mark.parametrize("fault", ONE_OF_EACH_KIND)
-def test_story_names_the_place_of_the_fault(fault: str) -> None:
-    """One of three stories of a matrix of ten containers names the place of the fault."""
+def test_explanation_names_the_place_of_the_fault(fault: str) -> None:
+    """At least one of the first three explanations names the place of the fault.
+
+    The wrong cells are from a matrix of ten containers.
+    """
     assert re.search(PLACES[fault], stories(fault))

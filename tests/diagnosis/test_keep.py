@@ -1,4 +1,4 @@
-"""Tests of `--keep` and `--pause-on-fail`: the world stays up after a failure."""
+"""Tests of `--keep` and `--pause-on-fail`, which keep the world after a failed test."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_kept_world_can_be_entered(project: Path) -> None:
-    """The printed commands enter host and container of a kept world.
+def test_printed_commands_enter_the_kept_world(project: Path) -> None:
+    """The printed commands enter the host and a container of the kept world.
 
-    Ctrl-C ends the failed run.
+    Ctrl-C ends the run, which has failed.
     """
     with Watched([*PYTEST, "--keep"], env=environment()) as kept:
         text = kept.expect("The world is kept.")
@@ -65,7 +65,7 @@ def test_kept_world_can_be_entered(project: Path) -> None:
 
 
 def output_in_namespace(enter: str, further: str, command: str) -> str:
-    """Return the output of a command in a namespace, entered by the printed command."""
+    """Return the output of a command in a namespace that is entered by the printed command."""
     done = subprocess.run(
         ["/bin/sh", "-c", f"{enter} -- {further} -- {command}"],
         capture_output=True,
@@ -91,9 +91,9 @@ def test_next(): pass
 
 
 def test_each_pause_opens_a_shell_in_its_own_scene(project: Path) -> None:
-    """Each pause opens a shell in the scene of the failed test.
+    """Each pause opens a shell in the scene of the failed test, with that test's container.
 
-    The name is that of the failed test's container; the run then continues without leaks.
+    The run then continues, without leaks.
     """
     (project / "test_it.py").write_text(TWICE)
     argv = [*PYTEST, "--pause-on-fail"]
@@ -122,9 +122,10 @@ def test_each_pause_opens_a_shell_in_its_own_scene(project: Path) -> None:
 def test_keep_is_refused_with_workers_and_pause_without_terminal(
     project: Path, options: list[str], message: str
 ) -> None:
-    """`--keep` is refused with workers, and `--pause-on-fail` without a terminal.
+    """`--keep` is refused with workers, and `--pause-on-fail` is refused without a terminal.
 
-    There would be several worlds, or no shell. The run does not begin.
+    With workers there would be several worlds; without a terminal there is no shell. The run does
+    not start.
     """
     done = run([*PYTEST, *options])
     assert done.returncode == pytest.ExitCode.USAGE_ERROR

@@ -1,4 +1,4 @@
-"""Tests of packets that end without a rule: routes, filters, neighbours, links, forwarding."""
+"""Tests of packets that are lost without a rule: routes, filters, neighbours, links."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def delete_neighbour(place: NetnsView, address: str) -> list[Request]:
 
 @contextmanager
 def changed_meanwhile(place: NetnsView, change: Request, back: Request) -> Iterator[None]:
-    """Make a change while the body runs, then undo it."""
+    """Make a change while the body runs, then revert it."""
     carry_out(place, change)
     try:
         yield
@@ -45,7 +45,7 @@ def changed_meanwhile(place: NetnsView, change: Request, back: Request) -> Itera
 
 
 def route(place: NetnsView, via: str) -> AbstractContextManager[None]:
-    """Use another route to the internet while the body runs."""
+    """Add a route to the internet by another gateway while the body runs."""
     there, gateway = INTERNETS, ip_address(via)
     return changed_meanwhile(
         place, rtnetlink.add_route(there, via=gateway), rtnetlink.del_route(there, via=gateway)
@@ -61,7 +61,7 @@ def no_default_route(place: NetnsView, via: Address) -> AbstractContextManager[N
 
 @contextmanager
 def sysctls_set(place: NetnsView, **values: int) -> Iterator[None]:
-    """Set sysctls while the body runs; `__` stands for a dot."""
+    """Set sysctls while the body runs; `__` in a name stands for a dot."""
     keys = {key.replace("__", "."): value for key, value in values.items()}
     before = {key: place.sysctl(key) for key in keys}
     place.tune(keys)
@@ -72,10 +72,10 @@ def sysctls_set(place: NetnsView, **values: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
-def test_story_names_a_missing_route_of_the_container(
+def test_explanation_names_a_missing_route_of_the_container(
     cast: Scene, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """The story names a container's missing route: the request never leaves it."""
+    """If a container has no route, the explanation says that the request never leaves it."""
     gateway = cast.runtime.network_facts("bridge").gateways[0].ip
     with no_default_route(cast[CONTAINER01].net, gateway):
         autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
@@ -83,8 +83,10 @@ def test_story_names_a_missing_route_of_the_container(
     assert f"{CONTAINER01} has no route to 203.0.113.10" in autopsy.lines
 
 
-def test_story_names_a_missing_route_of_the_host(host: NetnsView, diagnosed: Diagnose) -> None:
-    """The story names a missing route of the host, which the request reaches."""
+def test_explanation_names_a_missing_route_of_the_host(
+    host: NetnsView, diagnosed: Diagnose
+) -> None:
+    """If the host has no route, the explanation says that the request ends in the host."""
     with no_default_route(host, ip_address("198.51.100.1")):
         autopsy = diagnosed(CONTAINER01, INTERNET, "udp")
     assert "the request was last seen at host/docker0 and was lost in host" in autopsy.lines
@@ -92,20 +94,20 @@ def test_story_names_a_missing_route_of_the_host(host: NetnsView, diagnosed: Dia
 
 
 @pytest.mark.parametrize("protocol", ["icmp", "udp", "tcp"])
-def test_story_names_a_silent_neighbour(
+def test_explanation_names_a_silent_neighbour(
     host: NetnsView, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """The story names a silent neighbour: the solicitation leaves the host without reply."""
+    """The explanation names a neighbour that does not reply to the host's ARP or ND request."""
     with route(host, "198.51.100.222"):
         autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert "no neighbour replied for 198.51.100.222, solicited at host/eth0" in story_text(autopsy)
     assert "r1/eth0" in story_text(autopsy)  # the kernel may add a drop reason
 
 
-def test_story_names_the_reverse_path_filter(host: NetnsView, diagnosed: Diagnose) -> None:
-    """The story names the reverse path filter that drops a packet.
+def test_explanation_names_the_reverse_path_filter(host: NetnsView, diagnosed: Diagnose) -> None:
+    """The explanation names the reverse path filter if it drops a packet.
 
-    The host would route the packet's source address elsewhere.
+    The host's route to the packet's source address uses another interface.
     """
     strict = {"net__ipv4__conf__all__rp_filter": 1}
     with route(host, "192.168.2.10"), sysctls_set(host, **strict):
@@ -113,15 +115,20 @@ def test_story_names_the_reverse_path_filter(host: NetnsView, diagnosed: Diagnos
     assert "IP_RPFILTER: host does not expect 203.0.113.10 at host/eth0" in story_text(autopsy)
 
 
-def test_story_names_disabled_forwarding(host: NetnsView, diagnosed: Diagnose) -> None:
-    """The story names disabled forwarding: the host receives the request and sends none."""
+def test_explanation_names_disabled_forwarding(host: NetnsView, diagnosed: Diagnose) -> None:
+    """The explanation names disabled forwarding.
+
+    The host receives the request, but does not forward it.
+    """
     with sysctls_set(host, net__ipv4__conf__docker0__forwarding=0):
         autopsy = diagnosed(CONTAINER01, INTERNET, "tcp")
     assert "host does not forward IPv4 from docker0" in autopsy.lines
 
 
-def test_story_names_a_link_that_is_down(cast: Scene, host: NetnsView, diagnosed: Diagnose) -> None:
-    """The story names a link that is down, the bridge port of the other container."""
+def test_explanation_names_a_link_that_is_down(
+    cast: Scene, host: NetnsView, diagnosed: Diagnose
+) -> None:
+    """The explanation names the link that is down, here another container's bridge port."""
     port = host_end_of(cast, CONTAINER02)
     with changed_meanwhile(
         host, rtnetlink.set_link(port.ifindex, up=False), rtnetlink.set_link(port.ifindex, up=True)

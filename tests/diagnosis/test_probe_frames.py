@@ -1,4 +1,4 @@
-"""Tests of the classification of frames: those of the probe, and no others."""
+"""Tests of the classification of frames as those of a probe or others."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ FRAMES: dict[str, tuple[Packet, Role, str]] = {
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_frames_are_classified_by_role_and_protocol(name: str) -> None:
-    """Frames are classified by role and protocol.
+    """Frames of the probe are classified by role and protocol.
 
-    The target of neighbour discovery counts as the destination.
+    The target of a neighbour solicitation counts as its destination.
     """
     packet, role, protocol = FRAMES[name]
     seen = of_frame(bytes(Ether() / packet))
@@ -56,8 +56,8 @@ def test_frames_are_classified_by_role_and_protocol(name: str) -> None:
         assert seen.destination == ip_address(B)
 
 
-def test_icmp_errors_have_the_probes_names() -> None:
-    """ICMP errors have the names of the probe's results."""
+def test_icmp_errors_have_the_names_in_probe_results() -> None:
+    """The names of ICMP errors are those in the results of probes."""
     seen = of_frame(bytes(Ether() / FRAMES["unreachable"][0]))
     assert seen is not None
     assert seen.code == "admin-prohibited"
@@ -74,13 +74,13 @@ def test_icmp_errors_have_the_probes_names() -> None:
     ],
     ids=["udp", "echo", "tcp", "error", "gre"],
 )
-def test_foreign_frames_are_ignored(packet: Packet) -> None:
-    """Frames without the probe's nonce or port are ignored."""
+def test_frames_of_others_are_ignored(packet: Packet) -> None:
+    """Frames without the nonce or port of the probe are ignored."""
     assert of_frame(bytes(Ether() / packet)) is None
 
 
-def test_dns_counts_only_for_name_cells() -> None:
-    """DNS frames belong to the probe only if the name was not found."""
+def test_dns_frames_count_only_for_name_lookups() -> None:
+    """DNS frames belong to the probe only if it looks up a name and the lookup fails."""
     question = bytes(Ether() / IP(src=A, dst=B) / UDP(sport=40000, dport=53) / Raw(b"www"))
     assert of_frame(question) is None
     seen = of_frame(question, names=True)
@@ -89,7 +89,7 @@ def test_dns_counts_only_for_name_cells() -> None:
 
 
 def test_error_before_the_request_is_ignored() -> None:
-    """An ICMP error before the request is ignored, as it concerns an earlier probe."""
+    """An ICMP error that comes before the request is ignored, as it belongs to an earlier probe."""
     error, request = (
         Frame("a/eth0", at, FrameKind.HOST, 100, bytes(Ether() / FRAMES[name][0]))
         for at, name in enumerate(["unreachable", "udp"])
@@ -102,13 +102,13 @@ def test_error_before_the_request_is_ignored() -> None:
 @example(data=bytes(Ether() / IPv6() / ICMPv6ND_NS())[:60], ethernet=True, names=False)
 @example(data=bytes(12) + b"\x08\x00" + b"\x45", ethernet=True, names=True)
 def test_malformed_frames_do_not_raise(data: bytes, *, ethernet: bool, names: bool) -> None:
-    """Malformed frames raise no error, as containers may send anything."""
+    """Malformed frames raise no error, because containers may send any bytes."""
     of_frame(data, ethernet=ethernet, names=names)
 
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_truncated_frames_do_not_raise(name: str) -> None:
-    """Frames that end at any byte raise no error."""
+    """Frames that are truncated at any byte raise no error."""
     whole = bytes(Ether() / FRAMES[name][0])
     for length in range(len(whole)):
         of_frame(whole[:length])

@@ -1,6 +1,6 @@
-"""Tests of packets that end in nftables: the story names table, chain and rule.
+"""Tests of packets that nftables drops.
 
-It also names the namespace.
+The explanation names the namespace, table, chain and rule.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SECOND = 'rule 2 (handle 3), "on purpose"'
         ("r2", "inet", "forward", HOST, INTERNET, 6),
     ],
 )
-def test_story_names_the_dropping_rule(  # noqa: PLR0917 # pytest passes by name
+def test_explanation_names_the_dropping_rule(  # noqa: PLR0917 # pytest passes by name
     cast: Scene,
     rule: Put,
     diagnosed: Diagnose,
@@ -60,19 +60,19 @@ def test_story_names_the_dropping_rule(  # noqa: PLR0917 # pytest passes by name
     version: Family,
     protocol: str,
 ) -> None:
-    """The story names a dropping rule in any namespace on the path.
+    """The explanation names the rule that drops a packet, in any namespace on its path.
 
-    The rule is at any hook and in either family.
+    The rule may be at any hook and in either family.
     """
     rule(cast.netns(place), hook, nftables.verdict("drop"), family=table)
     autopsy = diagnosed(source, target, protocol, version)
     assert f"dropped in {place}, table {table} built, chain {hook}, {SECOND}" in autopsy.lines
 
 
-def test_story_without_rule_is_as_promised(diagnosed: Diagnose) -> None:
-    """Without a dropping rule the story says that the packet arrives at its target.
+def test_explanation_without_rule_says_that_the_packet_arrives(diagnosed: Diagnose) -> None:
+    """Without a rule, the explanation says that the packet arrives at its target.
 
-    This is the positive control of the other tests.
+    This is the positive control for the other tests.
     """
     assert "as promised" in story_text(diagnosed(CONTAINER01, CONTAINER02, "icmp"))
     autopsy = diagnosed(CONTAINER01, INTERNET, "udp")
@@ -82,8 +82,8 @@ def test_story_without_rule_is_as_promised(diagnosed: Diagnose) -> None:
     assert autopsy.namespaces[-1] == INTERNET
 
 
-def test_story_names_the_drop_policy(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
-    """The story names the drop policy of a chain, which decides if no rule does."""
+def test_explanation_names_the_drop_policy(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
+    """If no rule matches, the explanation names the drop policy of the chain."""
     rule(host, "forward", policy="drop")
     assert "dropped in host, table inet built, chain forward, its policy" in story_text(
         diagnosed(CONTAINER01, INTERNET, "udp")
@@ -93,10 +93,10 @@ def test_story_names_the_drop_policy(host: NetnsView, rule: Put, diagnosed: Diag
 @pytest.mark.parametrize(
     ("family", "hook", "place"), [("bridge", "forward", HOST), ("arp", "prerouting", CONTAINER02)]
 )
-def test_story_names_a_rule_that_drops_arp(  # noqa: PLR0917 # pytest passes by name
+def test_explanation_names_a_rule_that_drops_arp(  # noqa: PLR0917 # pytest passes by name
     cast: Scene, rule: Put, diagnosed: Diagnose, family: str, hook: nftables.Hook, place: str
 ) -> None:
-    """The story names a rule that drops ARP requests, so that the neighbour is silent."""
+    """The explanation names a rule that drops ARP requests, so that a neighbour is silent."""
     net = cast[CONTAINER01].net
     address = cast[CONTAINER02].net.address(4)
     carry_out(net, *delete_neighbour(net, str(address)))
@@ -109,10 +109,10 @@ def test_story_names_a_rule_that_drops_arp(  # noqa: PLR0917 # pytest passes by 
 
 
 @PROTOCOLS
-def test_story_distinguishes_reject_from_drop(
+def test_explanation_distinguishes_reject_from_drop(
     host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """The story of a reject has the ICMP error and the rule that sent it."""
+    """The explanation of a rejected packet names the ICMP error and the rule that sent it."""
     rule(host, "forward", nftables.reject("admin-prohibited"))
     autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert autopsy.observed is not None
@@ -122,18 +122,18 @@ def test_story_distinguishes_reject_from_drop(
 
 
 @PROTOCOLS
-def test_story_distinguishes_lost_reply_from_lost_request(
+def test_explanation_distinguishes_lost_reply_from_lost_request(
     host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """The story says that the reply is lost: it is seen only at the host's uplink."""
+    """The explanation says that the reply is lost, which was last seen at the host's uplink."""
     rule(host, "forward", nftables.iifname("eth0"), nftables.verdict("drop"))
     autopsy = diagnosed(CONTAINER01, INTERNET, protocol)
     assert f"dropped in host, table inet built, chain forward, {SECOND}" in autopsy.lines
     assert f"the reply was last seen at host/eth0 and never reached {CONTAINER01}" in autopsy.lines
 
 
-def test_story_names_the_dnat(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
-    """The story of a dnat has both destinations and the host that replied."""
+def test_explanation_names_the_dnat(host: NetnsView, rule: Put, diagnosed: Diagnose) -> None:
+    """The explanation of a dnat names both destinations and the host that replied."""
     meant = nftables.daddr(ip_network("203.0.113.10/32"))
     rule(
         host,
@@ -148,8 +148,8 @@ def test_story_names_the_dnat(host: NetnsView, rule: Put, diagnosed: Diagnose) -
     assert "destination rewritten in host: 203.0.113.10 → 192.168.2.10" in autopsy.lines
 
 
-def test_story_of_unwanted_arrival_has_its_path(cast: Scene) -> None:
-    """The story of an unwanted arrival has the host's links on the path."""
+def test_explanation_of_unwanted_arrival_has_its_path(cast: Scene) -> None:
+    """If a packet arrives against its promise, the explanation has the host's links on its path."""
     cell = Cell(CONTAINER01, CONTAINER02, Protocol.UDP, 4)
     with Replay(cast, [cell]) as examination:
         autopsy = examination.of(cell, Promise(Outcome.DROPPED, requirement="NET-2"))
@@ -161,10 +161,10 @@ def test_story_of_unwanted_arrival_has_its_path(cast: Scene) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
-def test_story_names_a_missing_masquerade(
+def test_explanation_names_a_missing_masquerade(
     host: NetnsView, rule: Put, diagnosed: Diagnose, protocol: str
 ) -> None:
-    """The story of a missing masquerade has the source address that stayed.
+    """If a packet is not masqueraded, the explanation has its unchanged source address.
 
     Untracked connections are not masqueraded.
     """
@@ -173,10 +173,13 @@ def test_story_names_a_missing_masquerade(
     assert "the host did not masquerade the source 172.17.0." in story_text(address)
 
 
-def test_story_names_a_rule_against_neighbour_discovery(
+def test_explanation_names_a_rule_against_neighbour_discovery(
     cast: Scene, rule: Put, diagnosed: Diagnose
 ) -> None:
-    """The story names a rule that drops the solicitation for ns1, so no request is sent."""
+    """The explanation names the rule that drops the neighbour solicitation for ns1.
+
+    The request is therefore never sent.
+    """
     carry_out(cast.world_netns[HOST], *delete_neighbour(cast.world_netns[HOST], "fd00:2::10"))
     rule(
         cast.world_netns[NS1],

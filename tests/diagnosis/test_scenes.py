@@ -1,4 +1,4 @@
-"""Tests of the scene that the evidence of a failed test describes."""
+"""Tests of the evidence about a failed test's scene, the networks and containers of the test."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def containers(pytester: pytest.Pytester) -> list[str]:
 def test_evidence_describes_the_failed_scene(
     project: Project, pytester: pytest.Pytester, fixtures: str, body: str, names: list[str]
 ) -> None:
-    """The evidence describes the failed scene.
+    """The evidence describes the scene of the failed test.
 
-    The scene is a fixture, part of a fixture, or opened by the test.
+    The scene may be a fixture, part of a fixture, or opened by the test.
     """
     result = project(HEAD + TEST.format(fixtures=fixtures, body=body))
     result.assert_outcomes(failed=1)
@@ -84,13 +84,13 @@ def test_evidence_describes_the_failed_scene(
 
 
 def test_failing_fixture_leaves_evidence(project: Project, pytester: pytest.Pytester) -> None:
-    """An error in the set-up of a fixture leaves evidence, as a failure does."""
+    """An error in the set-up of a fixture leaves evidence, just like a failure."""
     project(HEAD + TEST.format(fixtures="breaks", body="pass")).assert_outcomes(errors=1)
     assert containers(pytester) == ["made"]
 
 
 def test_expected_error_leaves_no_evidence(project: Project, pytester: pytest.Pytester) -> None:
-    """An expected error that ends a scene of a passing test leaves no evidence."""
+    """If a test passes because it expects the error that ends a scene, no evidence is left."""
     body = """with pytest.raises(OSError), Scene(world, runtime) as scene:
         scene.container("web")
         raise OSError

@@ -1,4 +1,4 @@
-"""Tests of the text of a story, without a kernel: cases that are rare in live worlds."""
+"""Tests of the explanation's text without a kernel, for cases that are rare in live worlds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ LOST = Observation(Outcome.DROPPED)
 
 
 def trail(seen: PacketHeader, *namespaces: str) -> tuple[Sighting, ...]:
-    """Return sightings of a packet, in order; `>` after a namespace marks an outgoing packet."""
+    """Return the sightings of a packet in order.
+
+    A `>` after a namespace and interface marks an outgoing packet.
+    """
     found = []
     for number, where in enumerate(namespaces):
         namespace, _, link = where.rstrip(">").partition("/")
@@ -51,10 +54,10 @@ def trace_of(
     )
 
 
-def test_story_names_a_local_packet_sent_to_the_routers() -> None:
-    """The story says that the host sent a local packet to the routers.
+def test_explanation_names_a_local_packet_sent_to_the_routers() -> None:
+    """The explanation says that the host sent a packet for a local address to the routers.
 
-    It does not matter where the packet is lost then.
+    The place where the packet is lost does not matter.
     """
     seen = trail(REQUEST, "web/eth0>", "host/docker0", "host/eth0>", "r1/eth0")
     lines = story(trace_of(LOST, *seen))
@@ -63,15 +66,21 @@ def test_story_names_a_local_packet_sent_to_the_routers() -> None:
     assert "the host sent the request out of the wrong interface, host/eth0" not in story(toward)
 
 
-def test_story_names_an_unusual_initial_ttl() -> None:
-    """The story names an unusual initial TTL that no hop on the path has changed."""
+def test_explanation_names_an_unusual_initial_ttl() -> None:
+    """If a packet is sent with an unusual TTL, the explanation names the TTL and the sender.
+
+    No hop on the path has changed the TTL in an unusual way.
+    """
     seen = trail(replace(REPLY, ttl=60), "ns1/eth0>", "host/br0", "web/eth0")
     lines = story(trace_of(Observation(Outcome.REPLY, ttl=60, seen_from="web"), *seen))
     assert lines[-1] == "the TTL of the reply is not 63: sent with 60 by ns1"
 
 
-def test_story_distinguishes_ttl_decrement_from_rewrite() -> None:
-    """A TTL lower by one is a router's decrement; any other change is a rewrite."""
+def test_explanation_distinguishes_ttl_decrement_from_rewrite() -> None:
+    """A TTL that is lower by one was decremented by a router.
+
+    Any other change is a rewrite.
+    """
     before, after = trail(REQUEST, "web/eth0>", "host/docker0")
     router = Sighting(2, "host", "br0", True, replace(REQUEST, ttl=63))
     other = Sighting(3, "ns1", "eth0", False, replace(REQUEST, ttl=40))
@@ -83,18 +92,18 @@ def test_story_distinguishes_ttl_decrement_from_rewrite() -> None:
     assert "rewritten in host between host/br0 and ns1/eth0 (63 → 40)" in line
 
 
-def test_story_abbreviates_the_path_of_a_looping_packet() -> None:
-    """The path of a packet in a loop is abbreviated to its beginning and end."""
+def test_explanation_abbreviates_the_path_of_a_looping_packet() -> None:
+    """The path of a packet in a loop is shortened to its beginning and end."""
     around = [f"r{number}/eth0" for number in range(1, 200)]
     lines = story(trace_of(LOST, *trail(REQUEST, "web/eth0>", *around)))
     assert "more …" in lines[0]
     assert len(lines[0]) < 1000
 
 
-def test_flooded_copy_is_not_the_end_of_the_trail() -> None:
-    """A flooded copy to another port is not the end of the packet's trail.
+def test_flooded_copy_is_not_the_end_of_the_path() -> None:
+    """A copy that the bridge floods to another port is not the end of the packet's path.
 
-    The copy comes after the packet itself.
+    The copy is seen later than the packet itself.
     """
     seen = trail(REQUEST, "web/eth0>", "host/veth-ns1>", "host/veth9>")
     known = replace(trace_of(LOST, *seen), behind={"host/veth-ns1": "ns1", "host/veth9": "other"})
@@ -105,7 +114,7 @@ def test_flooded_copy_is_not_the_end_of_the_trail() -> None:
 
 
 def test_rule_that_dropped_another_packet_is_not_named() -> None:
-    """A rule that dropped an ICMP error is not named as the place of a lost request."""
+    """A rule that dropped an ICMP error is not named as the cause of a lost request."""
     seen = trail(REQUEST, "web/eth0>", "host/docker0")
     about = NftVerdict("host", "inet x", "y", 3, 7, "", rejects=False, seen=REQUEST)
     lines = story(trace_of(LOST, *seen, verdicts=(about,)))
@@ -116,8 +125,8 @@ def test_rule_that_dropped_another_packet_is_not_named() -> None:
     assert lines[-1] == "the state of host shows no cause"
 
 
-def test_failed_lookup_is_no_arrival() -> None:
-    """The DNS reply of a failed lookup is no arrival of the probe."""
+def test_reply_to_a_failed_lookup_is_no_arrival() -> None:
+    """The DNS reply to a failed lookup does not count as the arrival of a probe."""
     nameless = replace(
         trace_of(Observation(Outcome.NO_NAME), *trail(REQUEST, "web/eth0>"), *trail(REPLY, "a/b")),
         promise=replace(PROMISE, outcome=Outcome.NO_ROUTE),

@@ -1,1 +1,1 @@
-"""Tests of the documentation: its commands run, and its examples are true."""
+"""Tests of the documentation: its commands are run, and its examples are checked."""

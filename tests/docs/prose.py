@@ -49,14 +49,14 @@ FEWEST = 3  # words of a test's name after `test_`
 
 @dataclass(frozen=True)
 class Remark:
-    """A rule that is broken at a line of a file."""
+    """A remark that a rule is broken in a line of a file."""
 
     path: Path
     line: int
     text: str
 
     def __str__(self) -> str:
-        """Return the remark as linters print one."""
+        """Return the remark in the format `path:line: text`."""
         return f"{self.path}:{self.line}: {self.text}"
 
 
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
 
 
 def check(paths: Iterable[Path]) -> Iterator[Remark]:
-    """Yield the remarks on Python files and Markdown pages among `paths`, folders included."""
+    """Yield the remarks on the Python files and Markdown pages in `paths`, which may be folders."""
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.suffix == ".py":

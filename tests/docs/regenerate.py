@@ -1,7 +1,7 @@
-"""Write the lab's present output into the pages: `python -m tests.docs.regenerate`.
+"""Write the lab's current output to the pages: `python -m tests.docs.regenerate`.
 
-A page whose outputs still hold is left unchanged. Check the difference before a commit: an
-unintended change is a bug that the page has found.
+A page with equivalent output is left unchanged. Check the changes before a commit: an unintended
+change of output is a bug.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from tests.docs.transcript import PAGE, differences, perform, read, rewritten, s
 
 
 def main() -> int:
-    """Run the page's commands and rewrite it if it differs; report the result."""
+    """Run the commands on the page, and rewrite the page if their output differs.
+
+    Print whether the page was rewritten.
+    """
     page = read()
     outputs = perform([step.command for step in steps(page)])
     found = differences(page, outputs)

@@ -1,4 +1,4 @@
-"""The pages about adapters are correct: their example is tested on real containers."""
+"""Tests of the pages about adapters, whose example is run with real containers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ REFERENCE = ROOT / "docs" / "adapter-protocol.md"
 
 
 def block(name: str) -> str:
-    """Return the page's block that a comment names."""
+    """Return the code block on the page that follows a comment with this name."""
     found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE.read_text(), re.S)
     assert found, f"{PAGE} has no block called {name}"
     return found[1]
 
 
 def test_adapters_page_example_prints_its_output(tmp_path: Path) -> None:
-    """The page's command, with its description and program, prints the output on the page."""
+    """The example on the page has a description and a program.
+
+    Its command prints the output that is on the page.
+    """
     command, ellipsis, end = block("run").splitlines()
     assert ellipsis == "…"
     (tmp_path / "acme.toml").write_text(block("acme.toml"))
@@ -56,7 +59,7 @@ def test_adapters_page_example_prints_its_output(tmp_path: Path) -> None:
 
 
 def test_protocol_page_tables_name_every_key_and_verb() -> None:
-    """The tables name the keys of a description and the verbs of the protocol."""
+    """The tables name all keys of a description and all methods of the protocol."""
     page = REFERENCE.read_text()
     verbs = [name for name in vars(Adapter) if not name.startswith("_")]
     missing = [
@@ -68,7 +71,7 @@ def test_protocol_page_tables_name_every_key_and_verb() -> None:
 
 
 def test_protocol_page_dialect_entry_is_in_dialects_toml() -> None:
-    """`dialects.toml` has the entry on the page, word for word."""
+    """`dialects.toml` contains the example entry on the page, word for word."""
     shown = re.search(r"```toml\n(\[\[docker\]\]\n.*?)```", REFERENCE.read_text(), re.S)
     assert shown
     table = Path(str(dialects.__file__)).with_name("dialects.toml").read_text()

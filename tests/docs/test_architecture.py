@@ -1,4 +1,4 @@
-"""Tests that ARCHITECTURE.md and the folders' public modules agree with the tree."""
+"""Tests that ARCHITECTURE.md and each folder's `__all__` agree with the source tree."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MOST_STOPS = 8
 
 
 def modules(room: Path) -> list[str]:
-    """Return the names of the modules directly in a folder."""
+    """Return the names of the modules in a folder, without those in its subfolders."""
     return sorted(path.stem for path in (ROOT / room).glob("*.py") if path.stem != "__init__")
 
 
 def public(room: Path) -> list[str]:
-    """Return the modules that a folder's `__all__` names."""
+    """Return the module names in the `__all__` of a folder."""
     tree = ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
@@ -37,7 +37,10 @@ def public(room: Path) -> list[str]:
 
 
 def imported() -> Iterator[tuple[Path, str]]:
-    """Yield each import of this repository's modules outside tests: importing file, dotted name."""
+    """Yield each import of a module of this repository, except in tests.
+
+    It is a pair of the importing file and the dotted name.
+    """
     for package in (*PACKAGES, "suites"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -56,15 +59,15 @@ def test_every_source_folder_is_in_the_architecture_tree() -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=str)
-def test_source_folder_is_small_and_has_a_docstring(room: Path) -> None:
-    """Each folder is small, and the docstring of its `__init__` says its purpose."""
+def test_source_folder_is_small_and_has_a_purpose(room: Path) -> None:
+    """Each folder has few modules, and the docstring of its `__init__` says its purpose."""
     assert ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8")))
     assert len(modules(room)) <= MOST_MODULES
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=str)
-def test_all_names_existing_modules_of_its_folder(room: Path) -> None:
-    """`__all__` names modules and folders that exist, in order."""
+def test_dunder_all_names_existing_modules_in_order(room: Path) -> None:
+    """`__all__` names existing modules and folders, in alphabetical order."""
     found = public(room)
     inner = [item.name for item in ROOMS if item.parent == room]
     assert set(found) <= {*modules(room), *inner}
@@ -72,7 +75,7 @@ def test_all_names_existing_modules_of_its_folder(room: Path) -> None:
 
 
 def test_other_folders_import_public_modules_only() -> None:
-    """Other folders import only modules that the folder's `__all__` names."""
+    """A module imports from another folder only the modules in the folder's `__all__`."""
     wrong = set()
     for path, name in imported():
         *parents, module = name.split(".")
@@ -85,7 +88,7 @@ def test_other_folders_import_public_modules_only() -> None:
 
 
 def test_architecture_paths_name_existing_modules() -> None:
-    """Each path of ARCHITECTURE.md names existing modules, at most eight."""
+    """Each path in ARCHITECTURE.md names existing modules, at most eight."""
     paths = TEXT.partition("## Four paths")[2].partition("## Glossary")[0].split("\n**")[1:]
     assert len(paths) == 4
     for path in paths:

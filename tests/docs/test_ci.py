@@ -1,7 +1,7 @@
-"""Shell steps of `action.yml` and the GitLab template, as far as one machine can run them.
+"""Tests of the shell steps of `action.yml` and the GitLab template, without a CI service.
 
-The steps run as they are written. Stand-ins replace a package index (the package is installed by
-its path instead) and sudo, for a caller that is root.
+The steps are run as they are written. In place of a package index, pip gets the path of the
+package. In place of sudo, the command is run directly by root.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Job = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """Return a folder with a runner's commands and a workspace."""
+    """Return a folder that has stand-ins for a runner's commands, and a workspace."""
     commands = tmp_path / "commands"
     commands.mkdir()
     _command(commands / "sudo", 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"')
@@ -63,7 +63,10 @@ def _shell(machine: Path, script: str, **variables: str) -> subprocess.Completed
 
 @pytest.fixture
 def action(machine: Path) -> Job:
-    """Run the action's shell steps in order; return the last one's result."""
+    """Return a function that runs the action's shell steps in order.
+
+    The function returns the result of the last step.
+    """
 
     def run(**given: str) -> subprocess.CompletedProcess[str]:
         inputs = {name: item.get("default", "") for name, item in ACTION["inputs"].items()} | given
@@ -91,7 +94,10 @@ def _filled(text: str, inputs: dict[str, str]) -> str:
 
 @pytest.fixture
 def gitlab(machine: Path) -> Job:
-    """Run the script of the template's job; the part before it needs a package index."""
+    """Return a function that runs the script of the template's job.
+
+    The part before it is left out, since it needs a package index.
+    """
 
     def run(**variables: str) -> subprocess.CompletedProcess[str]:
         job = TEMPLATE[".netmodes"]
@@ -103,7 +109,7 @@ def gitlab(machine: Path) -> Job:
 
 
 def report(machine: Path, name: str = "report") -> dict[str, Any]:
-    """Return the report that the job has left."""
+    """Return the report that the CI job has left."""
     found: dict[str, Any] = json.loads((machine / "workspace" / name / "report.json").read_text())
     return found
 
@@ -111,7 +117,7 @@ def report(machine: Path, name: str = "report") -> dict[str, Any]:
 def test_github_action_runs_the_suites_and_leaves_a_report(action: Job, machine: Path) -> None:
     """The GitHub action runs the suites and leaves a report.
 
-    The package is installed from the action's folder, and the summary is on the job's page.
+    The package is installed from the action's folder. The summary is on the page of the job.
     """
     done = action(runtime="mydocker", args=FEW)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -123,7 +129,8 @@ def test_github_action_runs_the_suites_and_leaves_a_report(action: Job, machine:
 def test_property_suites_pass_without_a_pytest_cache(action: Job, machine: Path) -> None:
     """The property suites pass without a pytest cache.
 
-    The action passes `-p no:cacheprovider`, so a run has no folder for the plans of failures.
+    The action passes `-p no:cacheprovider`, so there is no folder to which plans of failures could
+    be written.
     """
     done = action(runtime="mydocker", args="-n 2 -k properties")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -132,7 +139,10 @@ def test_property_suites_pass_without_a_pytest_cache(action: Job, machine: Path)
 
 
 def test_unlisted_deviation_fails_the_action_with_a_report(action: Job, machine: Path) -> None:
-    """The action fails on a deviation that the expectation file does not list."""
+    """A deviation that is not in the expectation file fails the action.
+
+    The report is left all the same.
+    """
     (machine / "workspace" / "known.toml").touch()
     args = f"{FEW} --fault none-is-shared"
     done = action(runtime="mydocker", args=args, expect="known.toml", report="elsewhere")
@@ -141,7 +151,7 @@ def test_unlisted_deviation_fails_the_action_with_a_report(action: Job, machine:
 
 
 def test_github_action_runs_a_shard(action: Job, machine: Path) -> None:
-    """The GitHub action runs the shard that a job of a matrix names."""
+    """The GitHub action runs the shard of its job in a matrix of jobs."""
     action(runtime="mydocker", args=FEW, shard="2/3")
     assert report(machine)["shard"] == {"number": 2, "of": 3}
 
@@ -159,9 +169,9 @@ def test_github_action_runs_a_shard(action: Job, machine: Path) -> None:
 def test_every_matrix_job_has_its_own_artifact_name(
     machine: Path, given: dict[str, str], name: str
 ) -> None:
-    """Every job of a matrix has its own artifact name.
+    """Each job of a matrix of jobs has a different artifact name.
 
-    The name is valid for GitHub: two artifacts of a run cannot have the same name.
+    The name is valid for GitHub, where a run cannot have two artifacts of the same name.
     """
     inputs = {key: item.get("default", "") for key, item in ACTION["inputs"].items()} | given
     (step,) = (item for item in ACTION["runs"]["steps"] if item.get("id") == "artifact")
@@ -176,7 +186,7 @@ def test_every_matrix_job_has_its_own_artifact_name(
 
 
 def test_ci_pages_install_netmodes_from_its_repository() -> None:
-    """The CI pages install netmodes from a repository that the user fills in.
+    """The CI pages install netmodes from a repository, whose address the user fills in.
 
     No package index has netmodes.
     """
@@ -193,7 +203,7 @@ def test_ci_pages_install_netmodes_from_its_repository() -> None:
 def test_ci_jobs_accept_a_description_outside_the_workspace(
     action: Job, gitlab: Job, machine: Path
 ) -> None:
-    """A CI job accepts a description outside the workspace, such as a download."""
+    """A CI job accepts a runtime description outside the workspace, such as a downloaded file."""
     acme(machine)
     runtime = str(machine / "acme.toml")
     for done in (
@@ -204,16 +214,16 @@ def test_ci_jobs_accept_a_description_outside_the_workspace(
 
 
 def test_action_input_is_not_executed_as_shell(action: Job, machine: Path) -> None:
-    """An input of any content is never executed as part of the script."""
+    """The content of an action's input is never executed as part of the shell script."""
     done = action(runtime='$(touch "$RUNNER_TEMP/done"); touch "$RUNNER_TEMP/done"', args=FEW)
     assert done.returncode
     assert not (machine / "done").exists()
 
 
 def test_gitlab_template_runs_the_suites_and_leaves_a_report(gitlab: Job, machine: Path) -> None:
-    """The GitLab template runs the suites and leaves a report with JUnit.
+    """The GitLab template runs the suites and leaves a report with a JUnit file.
 
-    GitLab shows the JUnit report. A single job is no shard.
+    GitLab shows the JUnit file. A job without `parallel` is no shard.
     """
     done = gitlab(NETMODES_ARGS=FEW, CI_NODE_TOTAL="1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -223,6 +233,6 @@ def test_gitlab_template_runs_the_suites_and_leaves_a_report(gitlab: Job, machin
 
 
 def test_gitlab_template_runs_a_shard(gitlab: Job, machine: Path) -> None:
-    """A GitLab job with `parallel` runs its shard, set as the page says."""
+    """A GitLab job with `parallel`, set as on the page, runs its shard."""
     gitlab(NETMODES_ARGS=FEW, NETMODES_SHARD="2/3")
     assert report(machine)["shard"] == {"number": 2, "of": 3}

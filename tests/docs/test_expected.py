@@ -1,4 +1,4 @@
-"""Tests of the known deviations of runtimes, `suites/expected`."""
+"""Tests of `suites/expected`, the known deviations of runtimes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FILES = sorted((ROOT / "suites/expected").glob("*.toml"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_expected_deviation_has_a_reason_and_versions(file: Path) -> None:
-    """Each expected deviation has a reason and versions of the file's runtime.
+    """Each expected deviation has a reason, and versions of the runtime of its file.
 
-    The versions are those in which it was seen. Entries of mydocker need no versions: the file
-    belongs to the same version.
+    The versions are those in which the deviation was seen. Entries of mydocker need no versions,
+    because their file belongs to the same version.
     """
     for item in expectations.loads(file.read_text()):
         assert item.runtime == file.stem
@@ -39,7 +39,10 @@ def test_expected_deviation_has_a_reason_and_versions(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_expected_deviation_names_an_existing_test(file: Path) -> None:
-    """Each expected deviation names an existing test; the file is sorted."""
+    """Each expected deviation names an existing test.
+
+    The entries of a file are sorted.
+    """
     found = expectations.loads(file.read_text())
     assert expectations.dumps(found) == file.read_text()
     for item in found:
@@ -51,7 +54,7 @@ def test_expected_deviation_names_an_existing_test(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_expected_deviation_is_among_the_findings(file: Path) -> None:
-    """The findings about a runtime name the test, a requirement and the link of each deviation."""
+    """For each expected deviation, a finding names its test, its requirement and its link."""
     about = [finding for finding in FINDINGS if file.stem in finding.runtime]
     known = {id_ for finding in about for id_ in finding.requirements}
     tests = {test.partition("[")[0] for finding in about for test in finding.tests}
@@ -68,7 +71,7 @@ def test_expected_deviation_is_among_the_findings(file: Path) -> None:
 
 @pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.id)
 def test_finding_is_an_expected_deviation_of_its_runtimes(finding: Finding) -> None:
-    """Each runtime of a finding has at least one of the finding's tests in its expectation file."""
+    """Each runtime that a finding names has one of the finding's tests in its expectation file."""
     tests = {test.partition("[")[0] for test in finding.tests}
     for runtime in finding.runtime if tests else ():
         listed = expectations.loads((ROOT / f"suites/expected/{runtime}.toml").read_text())
@@ -76,7 +79,7 @@ def test_finding_is_an_expected_deviation_of_its_runtimes(finding: Finding) -> N
 
 
 def rows(path: Path, test: str) -> list[str]:
-    """Return the requirements that a test is marked with."""
+    """Return the ids of the requirements that a test is marked with."""
     name = test.partition("[")[0]
     (function,) = (
         item
@@ -88,5 +91,5 @@ def rows(path: Path, test: str) -> list[str]:
 
 
 def test_documented_runtimes_have_an_expectation_file() -> None:
-    """Each runtime that the documentation names has an expectation file."""
+    """Each runtime in the documentation has an expectation file."""
     assert {"crun", "docker", "podman", "runsc"} <= {file.stem for file in FILES}

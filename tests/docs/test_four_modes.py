@@ -1,4 +1,4 @@
-"""Test that `docs/four-modes.md` shows the lab's present output."""
+"""Test that `docs/four-modes.md` shows the lab's current output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from tests.lab.labs import TOOLS
 @pytest.mark.timeout(WITHIN + 10)
 @pytest.mark.parametrize("tools", TOOLS)
 def test_four_modes_page_shows_the_real_output(tools: str) -> None:
-    """Every command of the page prints the page's output, with iproute2 and without it."""
+    """Every command on the page prints the output on the page.
+
+    This holds with and without iproute2.
+    """
     page = read()
     outputs = perform([step.command for step in steps(page)], setting=TOOLS[tools])
     found = differences(page, outputs)

@@ -1,4 +1,7 @@
-"""Relative links of the Markdown pages lead somewhere; the site's build checks anchors too."""
+"""Test that relative links on Markdown pages have existing targets.
+
+The build of the site also checks anchors.
+"""
 
 from __future__ import annotations
 

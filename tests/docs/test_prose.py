@@ -1,4 +1,4 @@
-"""The prose check finds riddles in docstrings, test names and pages, and exempts code."""
+"""Tests of the prose check, which reports unclear sentences and names, but not code."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.docs import prose
         (f"The list has {'a very ' * 20}long end.", "words in a sentence"),
     ],
 )
-def test_riddling_sentence_is_reported(text: str, remark: str) -> None:
-    """A sentence that breaks a rule of CONTRIBUTING.md gets a remark."""
+def test_unclear_sentence_is_reported(text: str, remark: str) -> None:
+    """A sentence that breaks a rule in CONTRIBUTING.md gets a remark."""
     assert remark in "".join(prose.prose_remarks(text))
 
 
@@ -41,13 +41,16 @@ def test_plain_sentence_and_quoted_text_pass(text: str) -> None:
 @pytest.mark.parametrize(
     "name", ["test_so_does_the_relay", "test_what_is_left_behind", "test_relay_tells_nobody"]
 )
-def test_riddling_test_name_is_reported(name: str) -> None:
-    """A test name with a pronoun in the place of a noun gets a remark."""
+def test_unclear_test_name_is_reported(name: str) -> None:
+    """A test name gets a remark if it has a pronoun in place of a noun."""
     assert list(prose.name_remarks(name))
 
 
 def test_remark_on_a_page_names_its_line(tmp_path: Path) -> None:
-    """Code blocks and tables are exempt, and lines are counted through them."""
+    """A remark on a page has the line's number in the file.
+
+    Code blocks and tables get no remarks, but their lines are counted.
+    """
     page = tmp_path / "page.md"
     page.write_text(
         "# Title\n\n```\nWhat is this\n```\n\n| Who |\n\n- fine\n- What is this means that.\n"

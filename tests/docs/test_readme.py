@@ -1,4 +1,4 @@
-"""Test that README.md shows the present output."""
+"""Test that README.md shows the current output."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.support.programs import ROOT
 
 
 def test_readme_matrix_is_promised_by_the_oracle() -> None:
-    """The oracle promises the lines of the README's matrix, in the same order.
+    """The lines of the README's matrix are those that the oracle promises, in the same order.
 
-    Some lines may be left out.
+    The README may omit lines.
     """
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (shown,) = (block for block in text.split("```")[1::2] if "container01" in block)

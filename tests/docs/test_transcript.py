@@ -1,4 +1,4 @@
-"""Tests of the comparison of pages with output: accepted and reported differences."""
+"""Tests of the comparison of pages with output: which differences are accepted."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ $ no command
 
 
 def test_console_block_is_split_into_commands_and_outputs() -> None:
-    """A console block is split into commands, also of several lines, and outputs.
+    """A console block is split into commands and their outputs.
 
-    Only console blocks count.
+    A command may have several lines. Other blocks are ignored.
     """
     assert steps(PAGE) == [
         Step("first", ("net:[4026531840]",), 4, 5),
@@ -42,7 +42,10 @@ def test_output_without_a_command_is_an_error() -> None:
 
 
 def test_consistently_renamed_inodes_are_no_difference() -> None:
-    """Inode numbers may all differ from the page's, if equal ones stay equal."""
+    """Inode numbers may differ from those on the page.
+
+    Numbers that are equal on the page have to be equal in the output.
+    """
     outputs = [("net:[1000000001]",), ("net:[1000000001]", "net:[1000000002]")]
     assert differences(PAGE, outputs) == ""
 
@@ -57,7 +60,10 @@ def test_consistently_renamed_inodes_are_no_difference() -> None:
     ],
 )
 def test_different_inode_identity_is_a_difference(second: tuple[str, ...]) -> None:
-    """A netns that is shared on the page and separate in the lab is a difference."""
+    """It is a difference if two inode numbers are equal on the page and differ in the output.
+
+    For example, a netns may no longer be shared.
+    """
     found = differences(PAGE, [("net:[1000000001]",), second])
     assert found.startswith("line 7: $ second |\nthird\n--- on the page\n+++ in the lab\n")
 
@@ -73,7 +79,7 @@ def test_different_inode_identity_is_a_difference(second: tuple[str, ...]) -> No
     ],
 )
 def test_stable_values_are_compared_literally(shown: str, came: str) -> None:
-    """TTLs, addresses, derived MACs, names and states are compared by value."""
+    """TTLs, addresses, derived MACs, names and states have to be the same as on the page."""
     assert differences(f"```console\n$ look\n{shown}\n```\n", [(came,)])
 
 
@@ -87,12 +93,12 @@ def test_stable_values_are_compared_literally(shown: str, came: str) -> None:
     ],
 )
 def test_volatile_values_are_not_compared(shown: str, came: str) -> None:
-    """Times, pids and values drawn by the kernel or the runtime are not compared by value."""
+    """Times, pids, and values that the kernel or the runtime draws may differ from the page."""
     assert not differences(f"```console\n$ look\n{shown}\n```\n", [(came,)])
 
 
 def test_rewriting_a_page_changes_only_its_outputs() -> None:
-    """The rewriting of a page changes its outputs, and nothing else."""
+    """Rewriting a page replaces the outputs on the page, and nothing else."""
     page = rewritten(PAGE, [("one", "two"), ()])
     assert page == PAGE.replace("net:[4026531840]\n$", "one\ntwo\n$").replace(
         "net:[4026531840]\nnet:[4026531999]\n", ""
@@ -100,9 +106,9 @@ def test_rewriting_a_page_changes_only_its_outputs() -> None:
 
 
 def test_commands_of_a_page_run_in_one_shell() -> None:
-    """All commands of a page run in one shell, so a command sees earlier variables.
+    """All commands on a page run in one shell, so a command can use earlier variables.
 
-    Errors are recorded; no command reads the script.
+    Standard error is recorded. No command reads the script from standard input.
     """
     commands = [
         "place=here",
@@ -116,6 +122,6 @@ def test_commands_of_a_page_run_in_one_shell() -> None:
 
 
 def test_early_end_of_the_shell_is_an_error() -> None:
-    """A page that ends the shell before its last command is an error."""
+    """It is an error if a command ends the shell before the last command on the page."""
     with pytest.raises(RuntimeError, match="the shell ended early, 3: "):
         perform(["exit 3", "echo never"])

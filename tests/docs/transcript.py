@@ -1,11 +1,12 @@
 """Run the console blocks of a page in one lab and compare the output.
 
-In a block fenced as `console` a line that begins with `$ ` is a command, one that begins with `> `
-continues it, and the rest is output. All commands of a page run in one shell, so that variables,
-functions and changes last. Standard error is output too. Values that differ from run to run are
-compared by *identity*, not by value: values that are equal on the page must be equal in the run,
-and values that differ must differ. Examples are ids, pids, inode numbers, MACs drawn by the kernel
-and names made of them.
+In a block that is fenced as `console`, a line that begins with `$ ` is a command. A line that
+begins with `> ` continues the command. All other lines are output. All commands of a page run in
+one shell, so variables, functions and changes stay. Standard error is part of the output.
+
+Values that differ from run to run are compared by *identity*. Values that are equal on the page
+must be equal in the output, and values that differ must differ. Examples are ids, pids, inode
+numbers, MACs that the kernel draws, and names made of them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _MEASURED = frozenset({"took", "age"})
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command of a page, and its output on lines `first` up to `last` (not included)."""
+    """A command of a page, with its output on the lines from `first` to before `last`."""
 
     command: str
     output: tuple[str, ...]
@@ -54,7 +55,10 @@ class Step:
 
 
 def steps(page: str) -> list[Step]:
-    """Return the commands of a page, in order; `ValueError` for output before any command."""
+    """Return the commands of a page, in order.
+
+    Raise `ValueError` if output comes before the first command of a block.
+    """
     found: list[Step] = []
     lines = page.splitlines()
     number = 0
@@ -86,9 +90,9 @@ def _block(lines: Sequence[str], start: int, end: int) -> Iterable[Step]:
 def perform(commands: Sequence[str], *, setting: str = "") -> list[tuple[str, ...]]:
     """Return the output of each command, all run in order in one shell of a new lab.
 
-    `setting` is a command that comes first and is not recorded. Raises `RuntimeError`, with the
-    output so far, if the shell ends before the last command, and `subprocess.TimeoutExpired`
-    after `WITHIN`.
+    The command `setting` is run first, and its output is not returned. Raise `RuntimeError`, with
+    the output so far, if the shell ends before the last command. Raise `subprocess.TimeoutExpired`
+    after `WITHIN` seconds.
     """
     mark = f"-- {secrets.token_hex(8)} --"
     parts = ["exec 2>&1", setting]
@@ -109,7 +113,10 @@ def perform(commands: Sequence[str], *, setting: str = "") -> list[tuple[str, ..
 
 
 def plain(outputs: Iterable[Sequence[str]]) -> list[list[str]]:
-    """Return the outputs with each varying value replaced by its number among its kind."""
+    """Return the outputs with each varying value replaced by a number.
+
+    Equal values of a kind, such as pids, get the same number.
+    """
     seen: dict[str, list[str]] = {}
 
     def name(match: re.Match[str]) -> str:
@@ -132,7 +139,7 @@ def plain(outputs: Iterable[Sequence[str]]) -> list[list[str]]:
 
 
 def differences(page: str, outputs: Sequence[Sequence[str]]) -> str:
-    """Return the differing steps of page and output as a diff; empty if none differs."""
+    """Return a diff of the outputs that differ between page and run, empty if none differs."""
     shown, came = plain(step.output for step in steps(page)), plain(outputs)
     found = []
     for step, before, after in zip(steps(page), shown, came, strict=True):
@@ -145,7 +152,7 @@ def differences(page: str, outputs: Sequence[Sequence[str]]) -> str:
 
 
 def rewritten(page: str, outputs: Sequence[Sequence[str]]) -> str:
-    """Return the page with the new outputs in place of its own."""
+    """Return the page, in which the outputs are replaced by the new ones."""
     lines = page.splitlines()
     for step, output in reversed(list(zip(steps(page), outputs, strict=True))):
         lines[step.first : step.last] = output

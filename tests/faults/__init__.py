@@ -1,1 +1,1 @@
-"""Tests of faults and their trials."""
+"""Tests of faults, and of trials, which run the suites against a fault."""

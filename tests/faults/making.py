@@ -1,4 +1,4 @@
-"""Faults, modules and catalogues for tests."""
+"""Faults, modules of faults and catalogues of requirements for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from harness.model.requirements import Catalogue, parse
 
 
 def catalogue(*ids: str, history: str = "") -> Catalogue:
-    """Return a catalogue with these requirements; the first has this history."""
+    """Return a catalogue with these requirements.
+
+    The first requirement has this history.
+    """
     rows = "\n".join(
         f'[[section.requirement]]\nid = "{id_}"\nlevel = "MUST"\nstatement = "It holds."\n'
         + (f'history = ["{history}"]\n' if history and id_ == ids[0] else "")

@@ -1,4 +1,4 @@
-"""Tests of the sabotaged adapter: moments, contexts and delegation."""
+"""Tests of the sabotaged adapter, which calls a fault at the moments that the fault declares."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from linux import nftables
 
 @pytest.fixture
 def sabotage() -> Iterator[Callable[[Any], Scene]]:
-    """Build a scene with a sabotaged mydocker in a separate world."""
+    """Build scenes with a sabotaged mydocker in a separate world."""
     with World.build() as world:
         started: list[FaultyAdapter] = []
 
@@ -39,12 +39,12 @@ def sabotage() -> Iterator[Callable[[Any], Scene]]:
 
 
 def test_fault_is_called_at_every_moment(sabotage: Callable[[Any], Scene]) -> None:
-    """A fault is called at every moment, with the moment's container or network."""
+    """A fault is called at every moment, with the name of the container or network."""
     seen: list[tuple[str, str]] = []
 
     @fault(violates="BR-1", moment=tuple(Moment))
     def watches(site: FaultContext) -> None:
-        """Record the context."""
+        """Record the moment and the name."""
         seen.append((str(site.moment), site.name))
 
     scene = sabotage(watches)
@@ -80,13 +80,16 @@ def test_fault_is_called_at_every_moment(sabotage: Callable[[Any], Scene]) -> No
     ]
 
 
-def test_context_knows_the_links_of_a_container(sabotage: Callable[[Any], Scene]) -> None:
-    """The context has the links of a container; modes without a network have none."""
+def test_context_has_the_links_of_a_container(sabotage: Callable[[Any], Scene]) -> None:
+    """A fault's context has the links of a container.
+
+    Containers in a mode without a network have none.
+    """
     plugs: dict[str, list[tuple[str, str, bool]]] = {}
 
     @fault(violates="BR-1", moment=("container-started", "connected"))
     def looks(site: FaultContext) -> None:
-        """Record the context."""
+        """Record the links of the container."""
         links = site.host.links()
         plugs[site.name] = [
             (plug.inside, plug.bridge, links[plug.outside].master == links[plug.bridge].ifindex)
@@ -105,15 +108,15 @@ def test_context_knows_the_links_of_a_container(sabotage: Callable[[Any], Scene]
     scene.close()
 
 
-def test_fault_can_change_or_skip_a_verb(sabotage: Callable[[Any], Scene]) -> None:
-    """A fault can change the arguments of a verb's call, or skip the verb.
+def test_fault_can_change_or_skip_a_call_of_the_adapter(sabotage: Callable[[Any], Scene]) -> None:
+    """A fault can change the arguments of a call of the adapter, or skip the call.
 
-    The arguments are attributes of the call.
+    The arguments are attributes of the object that represents the call.
     """
 
     @fault(violates="BR-1", around=("run", "remove", "connect"))
     def decides(site: FaultContext, verb: AdapterCall) -> Any:
-        """Give no container a network."""
+        """Start every container in mode none, and connect none to a network."""
         if verb.called == "run":
             changed = ContainerSpec(verb.spec.name, Nothing())
             assert verb.arguments == {"spec": verb.spec}
@@ -138,10 +141,10 @@ def test_fault_can_change_or_skip_a_verb(sabotage: Callable[[Any], Scene]) -> No
         scene.runtime.inspect("web")
 
 
-def test_failing_fault_is_reported_as_such(sabotage: Callable[[Any], Scene]) -> None:
-    """The error of a failing fault has its id, place and moment.
+def test_failing_fault_is_reported_with_its_place(sabotage: Callable[[Any], Scene]) -> None:
+    """If a fault fails, the error has the fault's id, place and moment.
 
-    An exit of the fault counts, a refusal of the runtime does not.
+    An exit of the fault is such a failure, but a refusal by the runtime is not.
     """
 
     @fault(violates="BR-1", moment="container-started")
@@ -160,13 +163,13 @@ def test_failing_fault_is_reported_as_such(sabotage: Callable[[Any], Scene]) -> 
             scene.runtime.run(ContainerSpec(name))
 
 
-def test_rules_of_others_are_listed_and_removed(sabotage: Callable[[Any], Scene]) -> None:
-    """A fault lists and removes rules of others by verdict and interface."""
+def test_fault_can_list_and_remove_rules_of_the_runtime(sabotage: Callable[[Any], Scene]) -> None:
+    """A fault can list and remove the runtime's rules by verdict and interface."""
     found: list[tuple[str, bool]] = []
 
     @fault(violates="BR-1", moment="network-created")
     def takes_rules(site: FaultContext) -> None:
-        """Remove the rules that let no packet out to a bridge."""
+        """Remove the rules that drop or reject packets to the bridge."""
         assert site.network is not None
         out = ("out", site.network.interface)
         before = [entry for entry in site.host.rules() if entry.refuses and out in entry.links]
@@ -181,8 +184,8 @@ def test_rules_of_others_are_listed_and_removed(sabotage: Callable[[Any], Scene]
     assert not left
 
 
-def test_fault_replies_to_incoming_frames(sabotage: Callable[[Any], Scene]) -> None:
-    """A fault replies to incoming frames with frames of its choice."""
+def test_fault_can_reply_to_incoming_frames(sabotage: Callable[[Any], Scene]) -> None:
+    """A fault can reply to a frame with frames of its choice."""
 
     @fault(violates="BR-1", moment="container-started")
     def echoes(site: FaultContext) -> None:
@@ -209,8 +212,8 @@ def _turned(frame: bytes) -> list[bytes]:
     return [frame[6:12] + frame[:6] + frame[12:]] if b"hello there" in frame else []
 
 
-def test_fault_rules_are_in_their_own_tables(sabotage: Callable[[Any], Scene]) -> None:
-    """The rules of faults are in one table for packets and one for frames of bridges."""
+def test_rules_of_faults_are_in_tables_of_their_own(sabotage: Callable[[Any], Scene]) -> None:
+    """The rules of faults are in one inet table and one bridge table."""
 
     @fault(violates="BR-1", moment="host-ready")
     def drops(site: FaultContext) -> None:
@@ -224,14 +227,17 @@ def test_fault_rules_are_in_their_own_tables(sabotage: Callable[[Any], Scene]) -
     sabotage(drops)
 
 
-def test_flush_of_fault_rules_is_no_leak(
+def test_flushed_rules_of_a_fault_are_no_leak(
     sabotage: Callable[[Any], Scene],
 ) -> None:
-    """A flush of a fault's rules is no leak, and a repair restores the rules."""
+    """A flush of a fault's rules is no leak.
+
+    The fault adds them again when the runtime repairs its rules.
+    """
 
     @fault(violates="BR-7", moment=RULES)
     def drops_calls(site: FaultContext) -> None:
-        """Drop all forwarded packets."""
+        """Drop all packets that are forwarded to the uplink."""
         drop(site, "forward", nftables.oifname(site.uplink()))
 
     scene = sabotage(drops_calls)
@@ -246,12 +252,15 @@ def test_flush_of_fault_rules_is_no_leak(
 
 
 def test_drop_rules_of_a_fault_survive_the_next_moment(sabotage: Callable[[Any], Scene]) -> None:
-    """The drop rules of a fault survive the next moment; the runtime's are removed again."""
+    """The drop rules of a fault stay at its next moment.
+
+    The drop rules of the runtime are removed again.
+    """
     seen: list[int] = []
 
     @fault(violates="BR-9", moment=RULES)
     def narrower(site: FaultContext) -> None:
-        """Drop other packets."""
+        """Replace the runtime's drop rules by others."""
         remove_drops(site, "out")
         for bridge in site.bridges():
             drop(site, "forward", nftables.oifname(bridge))

@@ -1,4 +1,4 @@
-"""Tests of imports that the documentation of release 0.1 showed to third parties."""
+"""Tests of the imports in the documentation of release 0.1, which other projects may have."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ UNCHANGED = ["Adapter", "Endpoint", "ExecCommand", "Feature", "RuntimeBroken", "
     ("module", "name", "new"), MOVED, ids=[f"{row[0]}.{row[1]}" for row in MOVED]
 )
 def test_moved_name_is_importable_with_a_warning(module: str, name: str, new: object) -> None:
-    """A moved name is importable, with a warning that names the new import."""
+    """A name that has moved can be imported from its old module.
+
+    A warning names the new import.
+    """
     with pytest.warns(DeprecationWarning, match=rf"{module}\.{name} has moved: use `from "):
         assert getattr(importlib.import_module(module), name) is new
 
@@ -39,11 +42,14 @@ def test_moved_name_is_importable_with_a_warning(module: str, name: str, new: ob
 @pytest.mark.filterwarnings("error::DeprecationWarning")
 @pytest.mark.parametrize("name", UNCHANGED)
 def test_protocol_name_is_importable_without_a_warning(name: str) -> None:
-    """A name of the adapter protocol has not moved, and is importable without a warning."""
+    """A name of the adapter protocol can be imported from its old module without a warning.
+
+    It has not moved.
+    """
     assert hasattr(protocol, name)
 
 
 def test_unknown_name_of_an_old_module_is_an_attribute_error() -> None:
-    """An unknown name of an old module raises Python's own AttributeError."""
+    """An unknown name in an old module raises Python's own AttributeError."""
     with pytest.raises(AttributeError, match=r"'harness.faults.catalogue' has no attribute 'nope'"):
         importlib.import_module("harness.faults.catalogue").nope  # noqa: B018

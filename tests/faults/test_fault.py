@@ -1,4 +1,4 @@
-"""Tests of the declaration and collection of faults, and of their error messages."""
+"""Tests of how faults are declared and collected, and of their error messages."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ WRONG: dict[str, tuple[dict[str, Any], Callable[..., Any], str]] = {
 
 
 @pytest.mark.parametrize(("given", "function", "said"), WRONG.values(), ids=list(WRONG))
-def test_wrong_declaration_names_file_and_line(
+def test_error_for_an_invalid_declaration_names_file_and_line(
     given: dict[str, Any], function: Callable[..., Any], said: str
 ) -> None:
-    """The error for a wrong declaration names file, line and reason."""
+    """The error for an invalid declaration of a fault names file, line and reason."""
     options = {"id_": "some-fault", "violates": ("AB-1",), **given}
     declared: Any = fault
     with pytest.raises(FaultError, match=said) as raised:
@@ -53,18 +53,17 @@ def test_wrong_declaration_names_file_and_line(
     assert f"{__file__}:" in str(raised.value)
 
 
-def test_function_gives_id_and_title() -> None:
-    """The function of a fault gives its id and title.
+def test_fault_has_id_and_title_of_its_function() -> None:
+    """The function that declares a fault gives the fault's id and title.
 
-    The id is its name with hyphens, the title its docstring's first paragraph.
+    The id is the function's name with hyphens, the title its docstring's first paragraph.
     """
 
     @fault(violates="AB-1", moment="host-ready")
     def two_lines(site: FaultContext) -> None:
         """Break the first thing.
 
-        The second paragraph is left
-        out.
+        This second paragraph is not part of the title.
         """
 
     assert (two_lines.id, two_lines.violates) == ("two-lines", ("AB-1",))
@@ -73,7 +72,10 @@ def test_function_gives_id_and_title() -> None:
 
 
 def test_faults_are_collected_from_modules() -> None:
-    """Faults are collected in the order of the modules; an imported fault counts once."""
+    """Faults are collected in the order of the modules.
+
+    A fault that a module imports from another one is collected once.
+    """
     one, other = harmless("one"), harmless("other")
     found = collect([module("a", one, other), module("b", one)], catalogue("AB-1"))
     assert list(found) == [one, other]
@@ -81,7 +83,7 @@ def test_faults_are_collected_from_modules() -> None:
 
 
 def test_duplicate_id_names_both_places() -> None:
-    """The error for a duplicate id names both places by file and line."""
+    """The error for a duplicate fault id names both declarations by file and line."""
     one, other = harmless("same"), harmless("same")
     with pytest.raises(FaultError) as raised:
         collect([module("a", one), module("b", other)], catalogue("AB-1"))
@@ -90,14 +92,14 @@ def test_duplicate_id_names_both_places() -> None:
 
 @pytest.mark.parametrize("where", ["violates", "also"])
 def test_unknown_requirement_is_an_error(where: str) -> None:
-    """The error for an unknown requirement has similar ids."""
+    """The error for an unknown requirement suggests similar ids."""
     options: dict[str, Any] = {"violates": ("AB-1",), where: ("AB1",)}
     with pytest.raises(FaultError, match="no requirement 'AB1': did you mean AB-1"):
         collect([module("a", harmless("it", **options))], catalogue("AB-1"))
 
 
 def test_unknown_fault_lists_similar_ids() -> None:
-    """The error for an unknown fault has similar ids, or else the list command."""
+    """The error for an unknown fault suggests similar ids, or the command that lists them."""
     found = collect([module("a", harmless("no-masquerade"))], catalogue("AB-1"))
     with pytest.raises(UnknownFault, match="did you mean no-masquerade"):
         found["masquerade"]
@@ -106,9 +108,9 @@ def test_unknown_fault_lists_similar_ids() -> None:
 
 
 def test_stacked_decorators_declare_one_fault_each() -> None:
-    """Stacked decorators declare one fault each for the same function.
+    """Each of several stacked decorators declares a fault with the same function.
 
-    The title of the upper one names its moments.
+    The title of the upper fault ends with its moments.
     """
 
     @fault("after-restart", violates=("AB-2",), moment=Moment.CONTAINER_RESTARTED)

@@ -1,4 +1,4 @@
-"""Tests of a project with its own tests and faults, under pytest and under netmodes."""
+"""Tests of a third-party project with tests and faults, run by pytest and by netmodes."""
 
 from __future__ import annotations
 
@@ -97,21 +97,21 @@ def interrupts(site):
 
 @pytest.fixture
 def third_party_project(project: pytest.Pytester) -> pytest.Pytester:
-    """Make a project of three tests and a module of faults."""
+    """Make a project with three tests and a module of faults."""
     project.makepyfile(test_it=TESTS, my_faults=FAULTS)
     return project
 
 
 def try_faults(*ids: str, tests: str = ".") -> tuple[int, str]:
-    """Return exit code and output of `netmodes faults` for these faults."""
+    """Return the exit code and the output of `netmodes faults` with these options."""
     done = run([*NETMODES, "faults", "-p", "my_faults", "--tests", tests, "-n", "2", *ids])
     return done.returncode, done.stdout + done.stderr
 
 
-def test_third_party_fault_is_caught(third_party_project: pytest.Pytester) -> None:
-    """A third-party fault is caught with exit code 0.
+def test_third_party_fault_is_caught_by_its_test(third_party_project: pytest.Pytester) -> None:
+    """A third-party fault is caught, and the exit code is 0.
 
-    Trials and their forks leave the report of an earlier run unchanged.
+    The trials leave the report of an earlier run unchanged.
     """
     third_party_project.runpytest_subprocess()
     folder = third_party_project.path / "report"
@@ -140,9 +140,9 @@ NOT_CAUGHT = {
 
 
 def test_fault_that_is_not_caught_is_reported(third_party_project: pytest.Pytester) -> None:
-    """A fault that is not caught is reported, with exit code 1.
+    """A fault that no test catches is reported, and the exit code is 1.
 
-    Each fault has its verdict and reason, control characters escaped.
+    Each fault has a verdict and a reason, with control characters escaped.
     """
     code, told = try_faults(*NOT_CAUGHT)
     assert code == 1, told
@@ -153,7 +153,7 @@ def test_fault_that_is_not_caught_is_reported(third_party_project: pytest.Pytest
 
 
 def test_terminal_shows_a_progress_bar(third_party_project: pytest.Pytester) -> None:
-    """A terminal shows a progress bar until the end; other outputs have none."""
+    """On a terminal a progress bar is shown until the end; other output has none."""
     words = ["faults", "-p", "my_faults", "--tests", ".", "lo-down", "harmless"]
     with Watched([*NETMODES, *words], terminal=True) as watched:
         watched.expect("the healthy runtime")
@@ -166,8 +166,8 @@ def test_terminal_shows_a_progress_bar(third_party_project: pytest.Pytester) -> 
     assert "1/2" not in try_faults("lo-down", "harmless")[1]
 
 
-def test_ctrl_c_ends_faults_command_cleanly(third_party_project: pytest.Pytester) -> None:
-    """Ctrl-C ends `netmodes faults` at once, without a traceback, with exit code 2."""
+def test_ctrl_c_ends_the_faults_command(third_party_project: pytest.Pytester) -> None:
+    """Ctrl-C ends `netmodes faults` at once with exit code 2, without a traceback."""
     words = ["faults", "-p", "my_faults", "--tests", ".", "waits"]
     with Watched([*NETMODES, *words], terminal=True) as watched:
         watched.expect("waiting")
@@ -177,10 +177,10 @@ def test_ctrl_c_ends_faults_command_cleanly(third_party_project: pytest.Pytester
         assert "Traceback" not in watched.output
 
 
-def test_fault_that_exceeds_the_time_limit_is_broken(third_party_project: pytest.Pytester) -> None:
-    """A fault that exceeds the time limit is killed and broken.
+def test_fault_that_exceeds_the_time_limit_is_killed(third_party_project: pytest.Pytester) -> None:
+    """A trial that exceeds the time limit is killed, and its fault's verdict is broken.
 
-    The output has the limit.
+    The output has the time limit.
     """
     bound = "\nfrom harness.faults import trials\ntrials.BOUND = 4.0\n"
     third_party_project.makepyfile(my_faults=FAULTS + bound)
@@ -189,10 +189,12 @@ def test_fault_that_exceeds_the_time_limit_is_broken(third_party_project: pytest
     assert "broken waits: the trial did not finish: it was killed after 4 s" in told, told
 
 
-def test_fault_of_an_unclaimed_feature_is_unsupported(third_party_project: pytest.Pytester) -> None:
-    """A fault of an unclaimed feature is not tried, with exit code 0.
+def test_fault_of_an_undeclared_feature_is_unsupported(
+    third_party_project: pytest.Pytester,
+) -> None:
+    """A fault is not tried if the adapter does not declare a feature that it needs.
 
-    The output names the requirement.
+    The exit code is 0, and the output names the requirement.
     """
     third_party_project.makepyfile(test_it=TESTS.replace("BR-3", "PUB-13"))
     code, told = try_faults("sctp-is-not-published")
@@ -201,7 +203,10 @@ def test_fault_of_an_unclaimed_feature_is_unsupported(third_party_project: pytes
 
 
 def test_test_that_fails_without_a_fault_is_reported(third_party_project: pytest.Pytester) -> None:
-    """A test that fails without a fault catches none and is reported, with exit code 1."""
+    """A test that fails even without a fault cannot catch one.
+
+    It is reported, and the exit code is 1.
+    """
     third_party_project.makepyfile(test_it=TESTS.replace('["lo"].up', '["lo"].up == 7'))
     code, told = try_faults("harmless")
     assert code == 1, told
@@ -212,7 +217,7 @@ def test_test_that_fails_without_a_fault_is_reported(third_party_project: pytest
 def test_fault_option_runs_tests_on_the_sabotaged_runtime(
     third_party_project: pytest.Pytester,
 ) -> None:
-    """`--fault` runs tests on the sabotaged runtime: one fails.
+    """With `--fault` the tests run on the sabotaged runtime, and one of them fails.
 
     The header names the fault.
     """
@@ -223,7 +228,7 @@ def test_fault_option_runs_tests_on_the_sabotaged_runtime(
 
 
 def test_requirement_option_selects_tests(third_party_project: pytest.Pytester) -> None:
-    """`--requirement` selects the tests of one or several requirements."""
+    """`--requirement` selects the tests that are marked with one of the given requirements."""
     result = third_party_project.runpytest_subprocess(
         "--requirement", "BR-1", "--requirement", "BR-3"
     )
@@ -241,14 +246,14 @@ def test_requirement_option_selects_tests(third_party_project: pytest.Pytester) 
 def test_unknown_id_is_a_usage_error(
     third_party_project: pytest.Pytester, options: list[str], said: str
 ) -> None:
-    """An unknown id is an error before the run, with similar ids."""
+    """An unknown id ends the run before the first test, and similar ids are suggested."""
     result = third_party_project.runpytest_subprocess("-p", "my_faults", *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: {said}"])
 
 
 def test_wrong_declaration_is_an_error_at_the_start(third_party_project: pytest.Pytester) -> None:
-    """A wrong declaration is an error at the start that names the file.
+    """An invalid declaration of a fault ends the run at its start; the error names the file.
 
     The same holds for `netmodes faults --list`.
     """
@@ -265,7 +270,7 @@ def test_wrong_declaration_is_an_error_at_the_start(third_party_project: pytest.
 
 
 def test_list_shows_built_in_and_third_party_faults(third_party_project: pytest.Pytester) -> None:
-    """The list has the ids, requirements and titles of all faults, third-party ones included."""
+    """The list has the id, requirements and title of each fault, including third-party faults."""
     done = run([*NETMODES, "faults", "--list", "-p", "my_faults"])
     assert done.returncode == 0, done.stderr
     assert "no-masquerade" in done.stdout
@@ -273,12 +278,12 @@ def test_list_shows_built_in_and_third_party_faults(third_party_project: pytest.
     assert " internal-network-is-open-to-other-protocols " in done.stdout, "to be typed, so whole"
 
 
-def test_triangle_of_a_project_shows_untested_requirements(
+def test_coverage_table_of_a_project_shows_untested_requirements(
     third_party_project: pytest.Pytester,
 ) -> None:
-    """The coverage table of a project shows untested requirements.
+    """The coverage table of a project shows its requirements without a test or a fault.
 
-    Holes make the exit code 1.
+    Such holes make the exit code 1.
     """
     done = run([*NETMODES, "triangle", "--tests", ".", "-p", "my_faults"])
     assert done.returncode == 1, done.stdout + done.stderr
@@ -295,8 +300,11 @@ def test_invalid_number_of_workers_is_refused(number: str) -> None:
     assert f"-n {number}: invalid number of trials; give a number from 1, or auto" in done.stderr
 
 
-def test_fault_example_of_the_documentation_works(project: pytest.Pytester) -> None:
-    """The example of `docs/faults.md` works: its modules are copied from the page."""
+def test_example_in_the_documentation_of_faults_works(project: pytest.Pytester) -> None:
+    """The example in `docs/faults.md` works.
+
+    The test copies the example's modules from the page.
+    """
     page = Path(ROOT, "docs", "faults.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 2

@@ -1,4 +1,4 @@
-"""Tests of the coverage table of requirements, tests and faults."""
+"""Tests of the coverage table, which has each requirement's tests, faults and known bugs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ LEAST = 120
 
 
 def test_missing_test_fault_or_replay_is_a_hole() -> None:
-    """A requirement without a test or a fault, or a history without a replay, is a hole."""
+    """The table reports a requirement without a test, and one without a fault.
+
+    It also reports a known bug that no fault replays.
+    """
     requirements = catalogue("AB-1", "AB-2", history="moby#1")
     found = rows(requirements, {"AB-1": 3}, [harmless(violates=("AB-1",))])
     assert list(holes(found)) == [
@@ -25,14 +28,20 @@ def test_missing_test_fault_or_replay_is_a_hole() -> None:
 
 
 def test_complete_row_has_no_hole() -> None:
-    """A complete row has the number of tests and the faults, and no hole."""
+    """A requirement with a test, a fault and a replay has no hole in the table.
+
+    Its row has the number of tests and the faults.
+    """
     whole = harmless(violates=("AB-1",), history="moby#1")
     (row,) = rows(catalogue("AB-1", history="moby#1"), {"AB-1": 3}, [whole])
     assert (row.tests, row.faults, row.holes) == (3, (whole,), ())
 
 
 def test_every_requirement_has_a_fault() -> None:
-    """Every requirement has a fault, and every known bug of a real runtime is replayed."""
+    """Every requirement has a fault.
+
+    Every known bug of a real runtime is replayed by a fault.
+    """
     faults = discover(CATALOGUE)
     assert len(faults) >= LEAST
     tested = {requirement.id: 1 for requirement in CATALOGUE}
@@ -40,6 +49,6 @@ def test_every_requirement_has_a_fault() -> None:
 
 
 def test_every_history_of_a_fault_is_in_the_catalogue() -> None:
-    """Every history of a fault is a link of its requirement in the catalogue."""
+    """The history of every fault is a link of its requirement in the catalogue."""
     known = {reference.name for requirement in CATALOGUE for reference in requirement.history}
     assert {name for item in discover(CATALOGUE) for name in item.history} <= known

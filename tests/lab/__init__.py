@@ -1,1 +1,1 @@
-"""Tests of the lab from outside: its use by people and scripts, and its leftovers."""
+"""Tests of the lab as users and scripts run it, and of its leftovers."""

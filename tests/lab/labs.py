@@ -24,14 +24,14 @@ if shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin"):
 
 
 def script(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a sh script in a lab without containers; errors go to the output."""
+    """Run a sh script in a lab without containers; standard error goes to standard output."""
     return run([*NO_CAST, *arguments, "--", "sh", "-c", f"exec 2>&1\n{source}"])
 
 
 def at_terminal(
     argv: Sequence[str], *, shell: str = "/bin/sh", home: Path | None = None
 ) -> Watched:
-    """Start a program on its own terminal, with plain settings and the image cache of the user."""
+    """Start a program on a new terminal, with default shell settings and the user's image cache."""
     env = environment(
         SHELL=shell,
         TERM="dumb",

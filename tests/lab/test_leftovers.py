@@ -61,7 +61,7 @@ raise SystemExit(sandbox.run(leave))
 
 @pytest.mark.parametrize("how", ["exit\n", "\x04", "SIGHUP", "SIGTERM", "SIGKILL"])
 def test_lab_leaves_nothing_behind(how: str) -> None:
-    """After exit or a signal the lab leaves no process, mount, link, file or cgroup."""
+    """After an exit or a signal, no process, mount, link, file or cgroup of the lab is left."""
     done = run(python(LEAVING, how))
     changed, there = json.loads(done.stdout)
     assert changed == []
@@ -69,6 +69,6 @@ def test_lab_leaves_nothing_behind(how: str) -> None:
 
 
 def test_killed_lab_of_an_ordinary_user_leaves_nothing_behind() -> None:
-    """A killed lab of an ordinary user leaves nothing behind."""
+    """If an ordinary user's lab is killed, nothing of it is left."""
     done = run(confined(python(LEAVING, "SIGKILL"), without=ALL_BUT_SETFCAP))
     assert json.loads(done.stdout)[0] == []

@@ -1,4 +1,4 @@
-"""Tests of the lab's interactive shell: keys, jobs, prompts."""
+"""Tests of the lab's interactive shell: its keys, jobs and prompts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ OUTER = ["/bin/sh", "-i"]
 
 
 def first_prompt(lab: Watched) -> None:
-    """Wait for the first prompt."""
+    """Wait until the lab's shell prints its first prompt."""
     lab.expect("lab:host ")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_keys_reach_the_foreground_job_of_the_lab(shell: str, tmp_path: Path) -> None:
-    """Ctrl-Z stops the foreground job, `fg` resumes it, and Ctrl-C ends it.
+    """Ctrl-Z stops the foreground job, `fg` continues it, and Ctrl-C ends it.
 
-    The shell stays.
+    The lab's shell goes on.
     """
     with at_terminal(NO_CAST, shell=shell, home=tmp_path) as lab:
         first_prompt(lab)
@@ -46,7 +46,7 @@ def test_keys_reach_the_foreground_job_of_the_lab(shell: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_lab_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
-    """The prompt shows the namespace that was entered, and changes after leaving."""
+    """After a namespace is entered, the prompt shows its name until it is left."""
     with at_terminal(NO_CAST, shell=shell, home=tmp_path) as lab:
         first_prompt(lab)
         lab.type("inside ns1\n")
@@ -60,10 +60,7 @@ def test_lab_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
 
 
 def test_lab_greeting_shows_the_topology(tmp_path: Path) -> None:
-    """The greeting shows the drawing with real addresses, and the hints.
-
-    It comes before the first prompt.
-    """
+    """Before the first prompt, the lab prints a drawing with the real addresses, and hints."""
     with at_terminal(LAB, home=tmp_path) as lab:
         page = lab.expect("lab:host ")
         for text in ("203.0.113.10", "172.17.0.1/16", "container06-none", "To try:"):
@@ -74,7 +71,7 @@ def test_lab_greeting_shows_the_topology(tmp_path: Path) -> None:
 
 
 def test_lab_leaves_the_users_shell_history_unchanged(tmp_path: Path) -> None:
-    """The lab's shell reads the user's settings and writes none of the user's files."""
+    """The lab's shell reads the user's settings, and changes no file of the user."""
     (tmp_path / ".bashrc").write_text("HISTFILE=~/.bash_history\nalias greet='echo hello'\n")
     with at_terminal(NO_CAST, shell="/bin/bash", home=tmp_path) as lab:
         first_prompt(lab)
@@ -86,7 +83,10 @@ def test_lab_leaves_the_users_shell_history_unchanged(tmp_path: Path) -> None:
 
 
 def test_outer_shell_of_the_lab_gets_the_terminal_back() -> None:
-    """The outer shell gets the terminal back after the lab, also for its jobs."""
+    """After the lab, the outer shell has the terminal in the foreground again.
+
+    Its own jobs can use the terminal too.
+    """
     with at_terminal(OUTER) as outer:
         outer.type(f"{' '.join(NO_CAST)}\n")
         first_prompt(outer)
@@ -105,7 +105,10 @@ def test_outer_shell_of_the_lab_gets_the_terminal_back() -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_killed_lab_restores_the_terminal(shell: str, tmp_path: Path) -> None:
-    """Echo is on after a killed lab, although its shell could not restore it."""
+    """After a killed lab the terminal echoes again.
+
+    The lab's shell could not restore this itself.
+    """
     source = """stty -g >before; sh -c 'echo $$ >pid; exec "$@"' - "$@"; stty -g >after; cat pid"""
     wrapped = ["sh", "-c", f"cd {tmp_path}; {source}", "-", *NO_CAST]
     with at_terminal(wrapped, shell=shell, home=tmp_path) as lab:
@@ -118,7 +121,7 @@ def test_killed_lab_restores_the_terminal(shell: str, tmp_path: Path) -> None:
 
 
 def test_lab_can_be_suspended() -> None:
-    """`suspend` gives the terminal to the outer shell, and `fg` resumes the lab."""
+    """`suspend` in the lab returns to the outer shell, and `fg` continues the lab."""
     with at_terminal(["/bin/bash", "--norc", "-i"], shell="/bin/bash") as outer:
         outer.type(f"{' '.join(NO_CAST)}\n")
         first_prompt(outer)
@@ -137,7 +140,7 @@ def test_lab_can_be_suspended() -> None:
 
 
 def test_lab_in_the_background_waits_for_the_foreground() -> None:
-    """A lab in the background does not take the terminal."""
+    """A lab that is in the background does not take the terminal from other jobs."""
     with at_terminal(["/bin/bash", "--norc", "-i"], shell="/bin/bash") as outer:
         outer.type(f"{' '.join(NO_CAST)} &\n")
         outer.type("until jobs | grep -q Stopped; do :; done; echo it $((1 + 1)) waits\n")

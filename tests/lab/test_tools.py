@@ -1,4 +1,4 @@
-"""Tests of the lab's own `ip`, `ping` and `inside`."""
+"""Tests of the commands `ip`, `ping` and `inside` that the lab provides."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ REFUSED = {
 
 
 def test_mistakes_in_lab_tools_are_explained() -> None:
-    """A mistake in a call of a lab tool has its reason and an exit code."""
+    """A mistake in the use of a lab tool gets an error with the reason, and an exit code."""
     done = script("\n".join([OWN_TOOLS, *(f"{command} || echo -- $?" for command in REFUSED)]))
     answers = re.split(r"^-- \d+\n", done.stdout, flags=re.MULTILINE)[:-1]
     for (command, expected), answer in zip(REFUSED.items(), answers, strict=True):
@@ -44,7 +44,10 @@ def test_mistakes_in_lab_tools_are_explained() -> None:
 
 @pytest.mark.parametrize("module", ["ip", "ping"])
 def test_lab_tools_refuse_to_run_outside_a_lab(module: str) -> None:
-    """Outside a lab its tools refuse to run, and say that they need one."""
+    """Outside a lab the lab's tools do not run.
+
+    Their error names `netmodes lab`.
+    """
     source = f"""
 import sys
 from harness.sandbox import namespaces
@@ -100,14 +103,14 @@ eth0 192.168.2.10/24
 
 
 @pytest.mark.parametrize("tools", TOOLS)
-def test_lab_ip_shows_changes_in_iproute2s_words(tools: str) -> None:
-    """The lab's `ip` shows links, addresses and routes appear and disappear like iproute2."""
+def test_lab_ip_prints_changes_like_iproute2(tools: str) -> None:
+    """The lab's `ip` prints new and removed links, addresses and routes as iproute2 does."""
     done = script(f"{TOOLS[tools]}\n{LINKS}")
     lines = re.sub(r"@if\d+", "", done.stdout.partition("--\n")[2]).splitlines()
     assert "".join(f"{' '.join(line.split())}\n" for line in lines) == SHOWN
 
 
-def test_netmodes_ping_has_usage() -> None:
-    """`netmodes ping` prints its usage like any command."""
+def test_netmodes_ping_prints_its_usage() -> None:
+    """`netmodes ping --help` prints the usage, as for any other command."""
     done = run([*NETMODES, "ping", "--help"])
     assert done.stdout.startswith("usage: netmodes ping ")

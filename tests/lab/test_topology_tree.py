@@ -1,4 +1,4 @@
-"""Tests of the drawing of the topology: complete and readable."""
+"""Tests of the lab's drawing of the topology, which is complete and readable."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ CONTAINERS = (
 def drawn(
     topology: Topology, bridge: NetworkInfo | None, containers: tuple[ContainerView, ...]
 ) -> str:
-    """Return the drawing on 80 columns."""
+    """Return the drawing, at most 80 columns wide."""
     console = Console(width=80, color_system=None)
     with console.capture() as captured:
         console.print(draw(topology, bridge, containers))
     return captured.get()
 
 
-def test_containers_are_drawn_below_their_attachment() -> None:
-    """Containers are drawn below the bridge, the host or the container that they joined."""
+def test_containers_are_drawn_below_their_network() -> None:
+    """A container is drawn below its bridge, the host or the container that it joined."""
     assert drawn(Topology(routers=1), BRIDGE, CONTAINERS) == (
         """\
 internet 203.0.113.10, 2001:db8:1::10  www.example.com
@@ -58,12 +58,12 @@ internet 203.0.113.10, 2001:db8:1::10  www.example.com
     [(2, "r2 ── r1  2 routers"), (6, "r6 ── r5 ── r4 ── r3 ── r2 ── r1"), (30, "r30 ── … ── r1")],
 )
 def test_long_chain_of_routers_is_abbreviated(count: int, chain: str) -> None:
-    """The drawing abbreviates a long chain of routers to its ends."""
+    """In the drawing of a long chain of routers, only the first and last routers are shown."""
     assert f"└── {chain}" in drawn(Topology(routers=count), None, ())
 
 
 def test_runtime_without_a_bridge_is_drawn_without_bridge() -> None:
-    """The drawing for a runtime without a bridge has no bridge."""
+    """If the runtime has no bridge, the drawing has none."""
     page = drawn(Topology(), None, CONTAINERS[1:2])
     assert "docker0" not in page
     assert "container03-host" in page

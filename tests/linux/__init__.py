@@ -1,1 +1,4 @@
-"""Tests of `linux`: requests are read back through pyroute2 and seen in packets."""
+"""Tests of `linux`.
+
+The effects of its requests are read back by pyroute2, and observed in packets.
+"""

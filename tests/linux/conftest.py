@@ -16,7 +16,7 @@ from tests.linux.star_topology import Star
 
 @pytest.fixture
 def space() -> Iterator[NetNS]:
-    """Make a network namespace that has only `lo`, up."""
+    """Make a network namespace whose only link is `lo`, which is up."""
     with NetNS.new() as made:
         with Netlink(made) as netlink:
             netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
@@ -25,13 +25,16 @@ def space() -> Iterator[NetNS]:
 
 @pytest.fixture
 def star(space: NetNS) -> Iterator[Star]:
-    """Make a router and three hosts; the shared address is routed to the first."""
+    """Make a router and three hosts.
+
+    The route to the shared address leads to the first host.
+    """
     with ExitStack() as stack:
         yield Star(stack, space)
 
 
 @pytest.fixture
 def rules(space: NetNS) -> Iterator[Nft]:
-    """Open the nftables of the namespace `space`, which is also the star's router."""
+    """Open the nftables of the namespace `space`, which is also the router of the star topology."""
     with Nft(space) as opened:
         yield opened

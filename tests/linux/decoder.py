@@ -1,4 +1,4 @@
-"""The kernel's state as pyroute2 decodes it, without any code of `linux`."""
+"""State of the kernel as decoded by pyroute2, without any code of `linux`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Decoded = dict[str, Any]
 
 @contextmanager
 def rtnetlink(space: NetNS) -> Iterator[Any]:
-    """Open a pyroute2 `IPRoute` of the namespace."""
+    """Open pyroute2's `IPRoute` in the namespace."""
     with space.entered():
         opened = IPRoute()
     try:
@@ -27,7 +27,7 @@ def rtnetlink(space: NetNS) -> Iterator[Any]:
 
 @contextmanager
 def nftables(space: NetNS) -> Iterator[Any]:
-    """Open a pyroute2 `NFTables` of the namespace, for every family."""
+    """Open pyroute2's `NFTables` in the namespace, for every family."""
     with space.entered():
         opened = NFTables(nfgen_family=0)
     try:
@@ -37,14 +37,14 @@ def nftables(space: NetNS) -> Iterator[Any]:
 
 
 def link(space: NetNS, name: str) -> Any:
-    """Return one link, whose attributes `get` and `get_nested` return."""
+    """Return one link, whose attributes are read by its methods `get` and `get_nested`."""
     with rtnetlink(space) as ipr:
         (found,) = ipr.get_links(ifname=name)
     return found
 
 
 def addresses(space: NetNS, index: int) -> dict[str, Any]:
-    """Return the addresses of a link by `address/prefix`."""
+    """Return the addresses of a link, keyed by their text `address/prefix`."""
     with rtnetlink(space) as ipr:
         dumped = list(ipr.get_addr(index=index))
     return {f"{item.get('IFA_ADDRESS')}/{item['prefixlen']}": item for item in dumped}

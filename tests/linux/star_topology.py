@@ -1,4 +1,7 @@
-"""A router and three hosts; the host that replies shows which route applies."""
+"""A router and three hosts.
+
+The host that replies shows which of the routes is in use.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ SHARED = {4: "198.51.100.9", 6: "2001:db8:9::9"}
 
 
 class Star:
-    """A router with three veth pairs, `eth0` to `eth2`, to hosts; two share an address."""
+    """A router with three veth pairs, `eth0` to `eth2`, to three hosts.
+
+    Two of the hosts have the same shared address.
+    """
 
     def __init__(self, stack: ExitStack, router: NetNS) -> None:
         self.router = router
@@ -65,7 +71,7 @@ class Star:
         return ip_address(text)
 
     def shared(self, family: int) -> rtnetlink.Network:
-        """Return the shared address as a route's destination."""
+        """Return the shared address as a network, the destination of a route."""
         return ip_network(SHARED[family])
 
     def probe(
@@ -76,6 +82,9 @@ class Star:
         protocol: Protocol = Protocol.ICMP,
         to: str | None = None,
     ) -> Observation:
-        """Probe the shared address, or `to`, from `source`; `target` is the expected witness."""
+        """Probe the shared address, or the address `to`, from `source`.
+
+        `target` is the host whose reply is expected.
+        """
         address = to or SHARED[family]
         return observe_one(source, address, target, protocol=protocol, through=self.namespaces)

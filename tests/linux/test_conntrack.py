@@ -1,4 +1,4 @@
-"""Tests of connection tracking: listed and watched flows, and deleted ones."""
+"""Tests of connection tracking: flows that are listed, watched and deleted."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 @pytest.fixture
 def tracked(star: Star) -> Iterator[Conntrack]:
-    """Open the flows of the router."""
+    """Open the connection tracking of the router."""
     with Conntrack(star.router) as opened:
         yield opened
 
 
 def divert(rules: Nft, star: Star, family: int, number: int) -> None:
-    """Redirect packets for the shared address to a host, by dnat."""
+    """Redirect packets for the shared address to a host by dnat."""
     shared = ip_network(SHARED[family])
     to = dnat(star.address(number, family))
     rules.apply(
@@ -60,7 +60,7 @@ def divert(rules: Nft, star: Star, family: int, number: int) -> None:
 
 
 def udp(space: NetNS, family: int, *, port: int = 0) -> socket.socket:
-    """Open a datagram socket in a host."""
+    """Open a UDP socket in a host."""
     opened = space.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     opened.bind(("", port))
     opened.settimeout(WITHIN)
@@ -81,7 +81,7 @@ def towards(tracked: Conntrack, port: int) -> list[Flow]:
 def test_flow_has_original_and_reply_tuple(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
-    """A flow has the addresses and ports of both directions, with dnat."""
+    """A flow has the addresses and ports of both directions, which differ after dnat."""
     before = tracked.count()
     divert(rules, star, family, 1)
     with udp(star.client, family) as client, udp(star.first, family, port=PORT) as server:
@@ -98,10 +98,13 @@ def test_flow_has_original_and_reply_tuple(
 
 
 @FAMILIES
-def test_packet_after_forget_meets_the_current_nat_rule(
+def test_deleted_flow_gets_the_current_nat_rule(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
-    """A socket's packets keep their dnat until the flow is deleted."""
+    """Packets of a socket keep their dnat until the flow is deleted.
+
+    After that, the current rule applies.
+    """
     with (
         udp(star.client, family) as client,
         udp(star.first, family, port=PORT) as first,
@@ -120,12 +123,12 @@ def test_packet_after_forget_meets_the_current_nat_rule(
         assert second.recv(16) == b"3"
 
 
-def test_flow_in_a_conntrack_zone_is_found_and_forgotten(
+def test_flow_in_a_conntrack_zone_is_found_and_deleted(
     star: Star, rules: Nft, tracked: Conntrack
 ) -> None:
     """A flow in a conntrack zone is found and deleted.
 
-    A request names a flow with its zone, as equal addresses may occur in several zones.
+    A request names a flow with its zone, because addresses in different zones may be equal.
     """
     divert(rules, star, 4, 1)
     rules.apply(
@@ -144,19 +147,19 @@ def test_flow_in_a_conntrack_zone_is_found_and_forgotten(
 
 
 def in_zone(number: int) -> list[bytes]:
-    """Return expressions that put a connection into a zone: NFT_CT_ZONE of nf_tables.h."""
+    """Return nft expressions that put a connection into a conntrack zone (NFT_CT_ZONE)."""
     value = nest(2, attr(1, struct.pack("=H", number)))
     load = nest(1, text(1, "immediate"), nest(2, be32(1, 1), value))
     return [load, nest(1, text(1, "ct"), nest(2, be32(4, 1), be32(2, 17)))]
 
 
 @FAMILIES
-def test_marked_decodes_only_matching_flows(
+def test_marked_returns_only_matching_flows(
     star: Star, rules: Nft, tracked: Conntrack, family: int
 ) -> None:
-    """Only flows with a matching address, port or protocol are decoded.
+    """`marked` returns only flows with a matching address, port or protocol.
 
-    An address of either direction matches.
+    The address may be of either direction. Other flows are not decoded.
     """
     divert(rules, star, family, 1)
     with udp(star.client, family) as client, udp(star.first, family, port=PORT) as server:
@@ -185,7 +188,7 @@ def watch(star: Star) -> Iterator[FlowWatch]:
 
 
 def begin_flow(star: Star, rules: Nft, family: int = 4, *, to: int = 1) -> None:
-    """Send one datagram through the router, to a host by the shared address."""
+    """Send a datagram through the router to a host by the shared address, which begins a flow."""
     divert(rules, star, family, to)
     host = {1: star.first, 2: star.second}[to]
     with udp(star.client, family) as client, udp(host, family, port=PORT) as server:
@@ -203,7 +206,10 @@ def forget_all(star: Star) -> None:
 def test_watch_lists_a_flow_until_its_deletion(
     star: Star, rules: Nft, watch: FlowWatch, family: int
 ) -> None:
-    """A watch finds a flow by each address, before and after translation, until deletion."""
+    """A watch lists a flow until the flow is deleted.
+
+    It finds the flow by each address, before and after translation.
+    """
     marks = [star.address(number, family).packed for number in (0, 1)]
     assert not watch.marked(*marks)
     begin_flow(star, rules, family)
@@ -214,10 +220,10 @@ def test_watch_lists_a_flow_until_its_deletion(
     assert not any(watch.marked(mark) for mark in marks)
 
 
-def test_watch_lists_a_flow_that_began_earlier(star: Star, rules: Nft) -> None:
-    """A watch lists a flow that began before it, although the flow's end has no event.
+def test_watch_lists_a_flow_that_began_before_the_watch(star: Star, rules: Nft) -> None:
+    """A watch lists a flow that began before the watch.
 
-    The begin of another flow has no event either.
+    It notices the flow's end without an event, although another flow begins without an event.
     """
     begin_flow(star, rules)
     first, second = (star.address(number, 4).packed for number in (1, 2))
@@ -230,12 +236,12 @@ def test_watch_lists_a_flow_that_began_earlier(star: Star, rules: Nft) -> None:
         assert watch.marked(second)
 
 
-def test_watch_lists_a_flow_without_a_begin_event_until_its_end(
+def test_watch_lists_a_flow_that_begins_and_ends_without_events(
     star: Star, rules: Nft, watch: FlowWatch
 ) -> None:
-    """A watch lists a flow without a begin event until its end, which has no event either.
+    """A watch lists a flow that begins without an event, until it ends without an event.
 
-    A bridge floods the flow's first packet to its own host.
+    Without a begin event is, for example, a flow whose first packet a bridge floods to its host.
     """
     first, second = (star.address(number, 4).packed for number in (1, 2))
     assert not watch.marked(first)
@@ -248,10 +254,13 @@ def test_watch_lists_a_flow_without_a_begin_event_until_its_end(
     assert watch.marked(second)
 
 
-def test_flow_that_ends_during_the_count_hides_no_other(
+def test_flow_that_ends_during_a_count_hides_no_other_flow(
     star: Star, rules: Nft, watch: FlowWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flow that ends during the count does not hide a flow that began without an event."""
+    """A watch counts flows to find those without an event.
+
+    A flow that ends during the count does not hide another one.
+    """
     begin_flow(star, rules)
     first = watch.marked(star.address(1, 4).packed)
     assert first
@@ -270,7 +279,7 @@ def test_flow_that_ends_during_the_count_hides_no_other(
 
 
 def test_flow_watch_is_thread_safe(star: Star, rules: Nft) -> None:
-    """No thread gets the reply to another thread's query of a watch."""
+    """When several threads query a watch, each gets the reply to its own query."""
     begin_flow(star, rules)
     answers: list[int] = []
     first = star.address(1, 4).packed
@@ -288,17 +297,17 @@ def test_flow_watch_is_thread_safe(star: Star, rules: Nft) -> None:
 
 
 def test_closed_flow_watch_raises(star: Star) -> None:
-    """A query of a closed watch raises an error and does not wait forever."""
+    """A query of a closed watch raises an error instead of waiting forever."""
     with FlowWatch(star.router) as watch:
         pass
     with pytest.raises(OSError, match="Bad file descriptor"):
         watch.marked(star.address(1, 4).packed)
 
 
-def test_announced_flows_need_no_dump(
+def test_watch_dumps_the_table_only_for_flows_without_events(
     star: Star, rules: Nft, watch: FlowWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel's table is dumped only for flows without an event."""
+    """A watch dumps the kernel's table only if there are flows without an event."""
     walked: list[Conntrack] = []
     raw = Conntrack.raw
 
@@ -321,8 +330,8 @@ def test_announced_flows_need_no_dump(
     assert walked
 
 
-def test_overrun_triggers_a_full_dump(star: Star, rules: Nft, watch: FlowWatch) -> None:
-    """After ENOBUFS the table is dumped, so no flow is missed, also not the last one."""
+def test_watch_dumps_the_table_after_lost_events(star: Star, rules: Nft, watch: FlowWatch) -> None:
+    """If events are lost (ENOBUFS), a watch dumps the table, so it misses no flow."""
     divert(rules, star, 4, 1)
     assert not watch.marked(star.address(1, 4).packed)
     with socket.socket(fileno=os.dup(watch.fileno())) as server:
@@ -336,7 +345,7 @@ def test_overrun_triggers_a_full_dump(star: Star, rules: Nft, watch: FlowWatch) 
     assert not watch.marked(star.address(1, 4).packed)
 
 
-def test_watch_dumps_where_flow_events_are_disabled(star: Star, rules: Nft) -> None:
+def test_watch_dumps_the_table_if_events_are_disabled(star: Star, rules: Nft) -> None:
     """A watch dumps the table if the sysctl nf_conntrack_events is 0."""
     netns.write_sysctls(star.router, {EVENTS: 0})
     with FlowWatch(star.router) as watch:

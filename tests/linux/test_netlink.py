@@ -31,12 +31,12 @@ ADDRESSES = [IPv4Interface((int(IPv4Address("10.0.0.1")) + n, 32)) for n in rang
 
 
 def many() -> list[Request]:
-    """Give `lo` all `ADDRESSES`, each by its own request."""
+    """Return a request for each of `ADDRESSES`, which adds the address to `lo`."""
     return [rtnetlink.add_address(rtnetlink.LO, address) for address in ADDRESSES]
 
 
 def unprivileged(call: Callable[[], object]) -> object:
-    """Call from a thread without capabilities; other threads keep theirs."""
+    """Call the function in a thread without capabilities; other threads keep theirs."""
 
     def without() -> object:
         capset(0)
@@ -49,10 +49,10 @@ def unprivileged(call: Callable[[], object]) -> object:
 # --- batches ------------------------------------------------------------------------
 
 
-def test_batch_and_dump_of_a_thousand_fit_the_smallest_receive_buffer(space: NetNS) -> None:
-    """A batch and a dump of a thousand addresses fit the smallest receive buffer.
+def test_thousand_addresses_fit_the_smallest_receive_buffer(space: NetNS) -> None:
+    """A batch and a dump of a thousand addresses work with the smallest receive buffer.
 
-    pyroute2 lists all the addresses; a dump has each of them once and in order.
+    pyroute2 lists all the addresses. A dump has each address once and in order.
     """
     with Netlink(space) as netlink:
         netlink._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
@@ -65,7 +65,7 @@ def test_batch_and_dump_of_a_thousand_fit_the_smallest_receive_buffer(space: Net
 
 
 def test_empty_batch_returns_at_once(space: NetNS) -> None:
-    """A batch without a request returns without waiting for a reply."""
+    """A batch without requests returns without waiting for a reply."""
     with Netlink(space) as netlink, nftables.Nft(space) as rules:
         netlink.send([])
         rules.apply([])
@@ -73,7 +73,7 @@ def test_empty_batch_returns_at_once(space: NetNS) -> None:
 
 
 def test_error_names_the_failed_request_of_a_batch(space: NetNS) -> None:
-    """The error of a batch has the failed request and the kernel's explanation."""
+    """The error of a batch names the failed request and has the kernel's explanation."""
     culprit = rtnetlink.add_route(IPv4Network("10.9.0.0/16"), via=IPv4Address("192.0.2.1"))
     batch = many()
     batch.insert(700, culprit)
@@ -87,8 +87,8 @@ def test_error_names_the_failed_request_of_a_batch(space: NetNS) -> None:
     )
 
 
-def test_batch_goes_on_after_a_failure_and_raises_the_first(space: NetNS) -> None:
-    """A batch carries out all requests despite failures, and raises the first failure."""
+def test_batch_continues_after_a_failure_and_raises_the_first(space: NetNS) -> None:
+    """A batch carries out all its requests, then raises the first failure."""
     bad = [rtnetlink.add_address(index, IPv4Interface("10.0.0.1/8")) for index in (77, 78)]
     good = rtnetlink.add_bridge("after")
     with Netlink(space) as netlink:
@@ -100,7 +100,7 @@ def test_batch_goes_on_after_a_failure_and_raises_the_first(space: NetNS) -> Non
 
 
 def test_missing_ok_ignores_missing_objects(space: NetNS) -> None:
-    """With `missing_ok` a missing link, address, route or neighbour is no failure."""
+    """With `missing_ok`, a request about a missing link, address, route or neighbour succeeds."""
     batch = [
         rtnetlink.del_link("missing"),
         rtnetlink.del_address(rtnetlink.LO, IPv4Interface("10.0.0.1/8")),
@@ -115,7 +115,7 @@ def test_missing_ok_ignores_missing_objects(space: NetNS) -> None:
 
 
 def test_missing_ok_raises_other_failures(space: NetNS) -> None:
-    """With `missing_ok` another failure after an ignored one is raised."""
+    """With `missing_ok`, a failure for any other reason is raised."""
     batch = [rtnetlink.del_link("missing"), rtnetlink.add_bridge("b"), rtnetlink.add_bridge("b")]
     with Netlink(space) as netlink, pytest.raises(NetlinkError, match="add bridge b: File exists"):
         netlink.send(batch, missing_ok=True)
@@ -127,14 +127,14 @@ TABLE = nftables.Table("inet", "mine")
 
 
 def test_batch_without_permission_is_refused(space: NetNS) -> None:
-    """The error of a batch without permission names the first request."""
+    """If a batch is not permitted, its error names the first request."""
     with Netlink(space) as netlink, pytest.raises(NetlinkError, match=r"10\.0\.0\.1/32.* not perm"):
         unprivileged(lambda: netlink.send(many()))
     assert not any(name.startswith("10.") for name in decoder.addresses(space, rtnetlink.LO))
 
 
 def test_transaction_without_permission_is_refused(space: NetNS) -> None:
-    """A transaction that is refused as a whole raises at once."""
+    """If a whole transaction is not permitted, it raises an error at once."""
     with nftables.Nft(space) as rules:
         with pytest.raises(NetlinkError, match=r"begin nft transaction: .* not permitted"):
             unprivileged(lambda: rules.apply([nftables.add_table(TABLE)]))
@@ -142,7 +142,10 @@ def test_transaction_without_permission_is_refused(space: NetNS) -> None:
 
 
 def test_nft_transaction_is_all_or_nothing(space: NetNS) -> None:
-    """One bad request of an nft transaction undoes the others, and the error names it."""
+    """If one request of an nft transaction fails, no request has an effect.
+
+    The error names the failed request.
+    """
     good = [nftables.add_rule(TABLE, "here", nftables.counter()) for _ in range(MANY)]
     bad = nftables.add_rule(TABLE, "nowhere", nftables.counter(), comment="the culprit")
     base = [nftables.add_table(TABLE), nftables.add_chain(TABLE, "here")]
@@ -156,7 +159,10 @@ def test_nft_transaction_is_all_or_nothing(space: NetNS) -> None:
 
 
 def test_nft_transaction_with_a_jump_loop_is_undone(space: NetNS) -> None:
-    """An nft transaction with a jump loop, which the commit finds, raises and is undone."""
+    """An nft transaction with a loop of jumps raises an error and has no effect.
+
+    The kernel only detects the loop when it commits the transaction.
+    """
     loop = [
         nftables.add_table(TABLE),
         nftables.add_chain(TABLE, "base", hook="input"),
@@ -174,7 +180,7 @@ def test_nft_transaction_with_a_jump_loop_is_undone(space: NetNS) -> None:
 
 
 class _Meddled(Netlink):
-    """A socket that runs `meddle` at its next read."""
+    """A socket that calls `meddle` at its next read."""
 
     meddle: Callable[[], object] | None = None
 
@@ -186,7 +192,7 @@ class _Meddled(Netlink):
 
 
 def test_interrupted_dump_is_repeated(space: NetNS) -> None:
-    """A dump during which addresses change is repeated, until it is one consistent state."""
+    """If addresses change during a dump, the dump is repeated until it is consistent."""
     new = IPv4Interface("10.1.0.1/32")
     with Netlink(space) as other, _Meddled(space) as netlink:
         netlink.send(many())
@@ -201,8 +207,11 @@ def test_interrupted_dump_is_repeated(space: NetNS) -> None:
 
 
 @pytest.mark.parametrize("request_", [rtnetlink.add_bridge("b"), rtnetlink.del_link("missing")])
-def test_answer_of_an_interrupted_call_is_discarded(space: NetNS, request_: Request) -> None:
-    """The reply to an interrupted call is discarded, and the next call gets its own."""
+def test_reply_to_an_interrupted_request_is_discarded(space: NetNS, request_: Request) -> None:
+    """The reply to an interrupted request is discarded.
+
+    The next request gets its own reply.
+    """
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -220,7 +229,10 @@ def test_answer_of_an_interrupted_call_is_discarded(space: NetNS, request_: Requ
 
 
 def test_failed_query_names_its_object(space: NetNS) -> None:
-    """A query of a missing link raises an error with its name; the socket stays usable."""
+    """A query for a missing link raises an error with the link's name.
+
+    The socket stays usable.
+    """
     with Netlink(space) as netlink:
         with pytest.raises(NetlinkError, match="look up link missing: No such device"):
             rtnetlink_dump.link(netlink, "missing")
@@ -248,8 +260,8 @@ def test_netlink_error_survives_pickle_and_copy(
 
 
 @given(st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=40))))
-def test_attributes_decode_after_attr_and_nest(pairs: list[tuple[int, bytes]]) -> None:
-    """Encoded attributes decode to the same, without padding and flags."""
+def test_encoded_attributes_decode_to_the_same(pairs: list[tuple[int, bytes]]) -> None:
+    """Attributes encoded by `attr` and `nest` decode to the same, without padding and flags."""
     built = nest(7, *(attr(kind, payload) for kind, payload in pairs))
     ((kind, inside),) = attributes(built)
     assert kind == 7
@@ -258,13 +270,13 @@ def test_attributes_decode_after_attr_and_nest(pairs: list[tuple[int, bytes]]) -
 
 @pytest.mark.parametrize("length", [0, 3, 9])
 def test_malformed_attribute_is_an_error(length: int) -> None:
-    """An attribute whose length is below the header or beyond the message is an error."""
+    """An attribute is an error if its length is below that of the header or exceeds the message."""
     with pytest.raises(ValueError, match=f"attribute of length {length} at 4"):
         list(itertools.islice(attributes(attr(1, b"") + struct.pack("=HH4s", length, 1, b"")), 9))
 
 
 @given(st.binary(max_size=60), st.integers(0, 20))
 def test_arbitrary_bytes_decode_or_raise_value_error(data: bytes, offset: int) -> None:
-    """Arbitrary bytes decode, or raise ValueError and no other error."""
+    """Arbitrary bytes decode or raise ValueError, but no other error."""
     with contextlib.suppress(ValueError):
         list(attributes(data, offset))

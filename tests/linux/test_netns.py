@@ -1,4 +1,4 @@
-"""Tests of handles on network namespaces, and of their sysctls from outside."""
+"""Tests of handles for network namespaces, and of sysctls in another namespace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WITHIN = 10.0
 
 @pytest.fixture
 def thread() -> Iterator[ThreadPoolExecutor]:
-    """Start one other thread, the same for every call of a test."""
+    """Start a second thread; all calls in a test run in this thread."""
     with ThreadPoolExecutor(1) as executor:
         executor.submit(current_netns).result(
             WITHIN
@@ -32,19 +32,22 @@ def thread() -> Iterator[ThreadPoolExecutor]:
 
 
 def current_netns() -> NetNS:
-    """Return the namespace of the calling thread."""
+    """Return the network namespace of the calling thread."""
     with NetNS.own() as own:
         return own
 
 
 def netns_of_socket(opened: socket.socket) -> NetNS:
-    """Return the namespace of a socket: SIOCGSKNS, socket(7)."""
+    """Return the network namespace of a socket, as SIOCGSKNS reports it (socket(7))."""
     with NetNS(fcntl.ioctl(opened, _SIOCGSKNS)) as found:
         return found
 
 
 def test_new_namespace_has_only_lo_and_caller_stays() -> None:
-    """A new namespace has only `lo`, down, and the caller stays in its own."""
+    """A new namespace has only `lo`, which is down.
+
+    The calling thread stays in its own namespace.
+    """
     before = current_netns()
     with NetNS.new() as made, Netlink(made) as netlink:
         assert made != before == current_netns()
@@ -53,7 +56,10 @@ def test_new_namespace_has_only_lo_and_caller_stays() -> None:
 
 
 def test_handles_on_one_namespace_are_equal(space: NetNS) -> None:
-    """Handles on one namespace are equal; a handle equals nothing else."""
+    """Two handles for one namespace are equal.
+
+    A handle equals no other object.
+    """
     with NetNS(os.dup(space.fd)) as again, NetNS.new() as other:
         assert (again, hash(again)) == (space, hash(space))
         assert other != space
@@ -75,9 +81,9 @@ def _tid() -> int:
 
 
 def test_entered_moves_the_caller_and_back(space: NetNS) -> None:
-    """`entered` moves the caller into the namespace and back, also nested.
+    """`entered` moves the calling thread into the namespace and back, even if nested.
 
-    An exception of the body is raised.
+    An exception in the body is raised.
     """
     before = current_netns()
     with NetNS.new() as inner, space.entered():
@@ -94,7 +100,10 @@ def test_entered_moves_the_caller_and_back(space: NetNS) -> None:
 
 
 def test_handle_on_another_file_cannot_be_entered() -> None:
-    """A handle on a file that is no network namespace raises, and the caller stays."""
+    """Entering the handle of a file that is no network namespace raises an error.
+
+    The calling thread stays in its namespace.
+    """
     before = current_netns()
     for path in ("/proc/self/ns/uts", "/dev/null"):
         with NetNS.at(path) as wrong:
@@ -106,7 +115,7 @@ def test_handle_on_another_file_cannot_be_entered() -> None:
 
 
 def test_entered_moves_only_the_calling_thread(space: NetNS, thread: ThreadPoolExecutor) -> None:
-    """Two threads may be inside two namespaces at once."""
+    """`entered` moves only the calling thread, so two threads can be in two namespaces."""
     before = current_netns()
     with space.entered():
         assert thread.submit(current_netns).result(WITHIN) == before
@@ -121,7 +130,10 @@ def test_entered_moves_only_the_calling_thread(space: NetNS, thread: ThreadPoolE
 
 
 def test_socket_stays_in_the_namespace_of_its_opening(space: NetNS) -> None:
-    """A socket connects in the namespace where it was opened, from any other."""
+    """A socket stays in the namespace where it was opened.
+
+    It can be used from any other namespace.
+    """
     stream = (socket.AF_INET, socket.SOCK_STREAM)
     with space.socket(*stream) as listener, space.socket(*stream) as client:
         listener.bind(("127.0.0.1", 0))
@@ -138,8 +150,8 @@ def test_socket_stays_in_the_namespace_of_its_opening(space: NetNS) -> None:
             )
 
 
-def test_second_close_of_a_netns_does_nothing() -> None:
-    """A second close does nothing, as the number may be another file's by then."""
+def test_closing_a_netns_again_does_nothing() -> None:
+    """Closing a handle again does nothing, because its number may be another file's by then."""
     handle = NetNS.new()
     number = handle.fd
     handle.close()
@@ -150,7 +162,7 @@ def test_second_close_of_a_netns_does_nothing() -> None:
 
 
 def test_handles_and_sockets_are_close_on_exec(space: NetNS) -> None:
-    """A started program has no descriptor of a namespace, nor of its sockets."""
+    """A program that is started inherits no descriptor of a namespace or of its sockets."""
     with space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened, Netlink(space) as netlink:
         held = (space.fd, opened.fileno(), netlink._socket.fileno())
         look = "import os, sys; print([n for n in sys.argv[1:] if os.path.exists(f'/dev/fd/{n}')])"
@@ -168,7 +180,7 @@ FORWARD = "net.ipv4.ip_forward"
 
 
 def test_sysctl_belongs_to_its_namespace(space: NetNS) -> None:
-    """A sysctl value that is written in one namespace is read there and in no other."""
+    """A sysctl that is set in one namespace is not changed in another one."""
     with NetNS.new() as other, NetNS.own() as own:
         before = netns.read_sysctls(own, [FORWARD])
         netns.write_sysctls(space, {FORWARD: 1, "net.ipv4.ip_default_ttl": "77"})
@@ -190,9 +202,10 @@ def test_sysctl_belongs_to_its_namespace(space: NetNS) -> None:
     ],
 )
 def test_sysctl_reads_as_written(space: NetNS, key: str, value: str) -> None:
-    """A sysctl reads as it was written.
+    """A sysctl is read as it was written.
 
-    White space is folded, a mask is cleared, a slash is a dot in a name (sysctl.d(5)).
+    White space is folded, and an empty text clears a bit mask. A slash stands for a dot within a
+    name (sysctl.d(5)).
     """
     with Netlink(space) as netlink:
         netlink.send([rtnetlink.add_bridge("br0.7")])
@@ -202,7 +215,7 @@ def test_sysctl_reads_as_written(space: NetNS, key: str, value: str) -> None:
 
 
 def test_refused_sysctl_is_named(space: NetNS) -> None:
-    """The error of a sysctl names a key that is unknown, or whose value the kernel refuses."""
+    """If a sysctl is unknown, or the kernel refuses the value, the error names the sysctl."""
     with pytest.raises(FileNotFoundError, match=r"net/ipv4/nothing"):
         netns.read_sysctls(space, [FORWARD, "net.ipv4.nothing"])
     with pytest.raises(FileNotFoundError, match=r"net\.ipv4\.nothing = 1: No such file"):

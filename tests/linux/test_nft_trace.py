@@ -1,4 +1,4 @@
-"""Tests of nftables packet traces."""
+"""Tests of traces, which show the nftables rules that a packet meets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKED = [[*nftables.l4proto("udp"), *transport(8, b"marked")]]
 
 
 def send(space: NetNS, payload: bytes, port: int = 9) -> None:
-    """Send a datagram to the namespace's loopback, which is processed when this returns."""
+    """Send a datagram over loopback in the namespace, which is processed when this returns."""
     with space.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         try:
             opened.sendto(payload, ("127.0.0.1", port))
@@ -26,14 +26,14 @@ def send(space: NetNS, payload: bytes, port: int = 9) -> None:
 
 
 def drops(steps: list[TraceStep]) -> list[tuple[str, str, str]]:
-    """Return table, chain and kind of the steps that dropped a packet."""
+    """Return table, chain and kind of each step that dropped a packet."""
     return [(step.table, step.chain, step.kind) for step in steps if step.verdict == "drop"]
 
 
 def make_chain(
     rules: Nft, hook: nftables.Hook, *parts: list[nftables.Expression], policy: str = "accept"
 ) -> None:
-    """Make a chain with one rule, or none."""
+    """Make a chain with one rule, or with none."""
     chain = nftables.add_chain(TABLE, hook, hook=hook, policy=policy)  # type: ignore[arg-type] # a literal
     made = [nftables.add_rule(TABLE, hook, *parts)] if parts else []
     rules.apply([nftables.add_table(TABLE), chain, *made])
@@ -41,7 +41,7 @@ def make_chain(
 
 @pytest.mark.parametrize("hook", ["output", "input"])
 def test_trace_names_the_rule_that_drops(space: NetNS, rules: Nft, hook: nftables.Hook) -> None:
-    """A trace has the table, chain and handle of the rule that drops a packet."""
+    """A trace has the table, chain and rule handle of a drop."""
     make_chain(rules, hook, nftables.daddr(ip_network("127.0.0.1/32")), nftables.verdict("drop"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked")
@@ -53,7 +53,7 @@ def test_trace_names_the_rule_that_drops(space: NetNS, rules: Nft, hook: nftable
 
 
 def test_trace_names_the_policy_that_drops(space: NetNS, rules: Nft) -> None:
-    """A trace names the policy that drops a packet in a chain without a matching rule."""
+    """If no rule matches, the trace names the chain whose policy drops the packet."""
     make_chain(rules, "input", policy="drop")
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked")
@@ -61,7 +61,7 @@ def test_trace_names_the_policy_that_drops(space: NetNS, rules: Nft) -> None:
 
 
 def test_trace_reports_only_matching_packets(space: NetNS, rules: Nft) -> None:
-    """A trace reports only matching packets; other dropped ones have no step."""
+    """A trace has no steps of packets that do not match, even if they are dropped."""
     make_chain(rules, "input", nftables.verdict("drop"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"another")
@@ -71,7 +71,7 @@ def test_trace_reports_only_matching_packets(space: NetNS, rules: Nft) -> None:
 
 
 def test_port_from_matches_ports_from_a_number_on(space: NetNS, rules: Nft) -> None:
-    """`port_from` matches the first port and later ones, not the one before."""
+    """`port_from` matches its port and all higher ports, but not the port below."""
     make_chain(rules, "input", nftables.verdict("drop"))
     flow = [[*nftables.l4proto("udp"), *port_from(61000, 2)]]
     with Tracer(space, flow, name="tracing") as tracer:
@@ -82,7 +82,7 @@ def test_port_from_matches_ports_from_a_number_on(space: NetNS, rules: Nft) -> N
 
 
 def test_trace_carries_the_packet_headers(space: NetNS, rules: Nft) -> None:
-    """The first step of a chain has the headers, which identify the packet."""
+    """The first step in each chain has the packet's headers, which identify the packet."""
     make_chain(rules, "input", nftables.verdict("accept"))
     with Tracer(space, MARKED, name="tracing") as tracer:
         send(space, b"marked", port=4242)
@@ -92,7 +92,7 @@ def test_trace_carries_the_packet_headers(space: NetNS, rules: Nft) -> None:
 
 
 def test_tracer_tables_end_with_the_tracer(space: NetNS, rules: Nft) -> None:
-    """The tables of a tracer, which its socket owns, exist only while it is open."""
+    """A tracer's tables exist until the tracer is closed, because its socket owns them."""
     with Tracer(space, MARKED, name="tracing"):
         assert {table.name for table in rules.tables()} == {"tracing"}
     assert rules.tables() == []

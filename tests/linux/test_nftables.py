@@ -20,7 +20,10 @@ TABLE = Table("inet", "mine")
 
 
 def test_base_chain_has_hook_priority_type_and_policy(rules: Nft, space: NetNS) -> None:
-    """A base chain has hook, priority (also below zero), type and policy."""
+    """A base chain has its hook, priority, type and policy.
+
+    A priority may be negative.
+    """
     asked = [
         ("a", "prerouting", -150, "filter", "accept"),
         ("b", "input", 0, "filter", "drop"),
@@ -66,7 +69,10 @@ def test_base_chain_has_hook_priority_type_and_policy(rules: Nft, space: NetNS) 
 
 @pytest.mark.parametrize("family", ["inet", "ip", "ip6", "arp", "bridge"])
 def test_table_is_listed_under_its_family(rules: Nft, space: NetNS, family: str) -> None:
-    """A table is listed under its family; a second addition changes nothing."""
+    """A table is listed under its family.
+
+    Adding an existing table changes nothing.
+    """
     table = Table(family, "name")
     rules.apply([nftables.add_table(table), nftables.add_chain(table, "inside")])
     rules.apply([nftables.add_table(table)])
@@ -78,9 +84,9 @@ def test_table_is_listed_under_its_family(rules: Nft, space: NetNS, family: str)
 
 
 def test_rules_are_listed_in_order_with_comments(rules: Nft, space: NetNS) -> None:
-    """Rules, added at the end or in front, are listed in order with comments.
+    """Rules are listed in the order of the chain, with their comments.
 
-    Handle and comment are the kernel's own.
+    They are added at the end or in front. Handle and comment are as in the kernel.
     """
     long = "x" * 300
     rules.apply(
@@ -104,7 +110,7 @@ def test_rules_are_listed_in_order_with_comments(rules: Nft, space: NetNS) -> No
 
 
 def test_removed_rule_and_table_are_not_listed(rules: Nft) -> None:
-    """A rule is removed by its handle, and a table with its content."""
+    """A rule is removed by its handle, and a table with its chains and rules."""
     rules.apply(
         [
             nftables.add_table(TABLE),
@@ -127,9 +133,9 @@ def test_removed_rule_and_table_are_not_listed(rules: Nft) -> None:
 
 
 def test_rules_of_a_table_exclude_other_tables(rules: Nft) -> None:
-    """The rules of a table exclude those of other tables.
+    """The list of a table's rules has no rules of other tables.
 
-    Those have the same name in another family, or another name.
+    Other tables have the same name in another family, or another name.
     """
     others = [Table("ip", "mine"), Table("inet", "other")]
     for table in (TABLE, *others):
@@ -150,7 +156,7 @@ OWNED = Table("inet", "held")
 
 @contextmanager
 def holder(fd: int) -> Iterator[int]:
-    """Fork a process that holds the descriptor until it is killed, and yield its pidfd."""
+    """Fork a process that keeps the descriptor open until it is killed; yield its pidfd."""
     pid = os.fork()
     if not pid:
         signal.pause()
@@ -165,7 +171,7 @@ def holder(fd: int) -> Iterator[int]:
 
 
 def test_owned_table_refuses_other_sockets(rules: Nft, space: NetNS) -> None:
-    """Only the socket that owns a table can add to it or remove it."""
+    """Only the socket that owns a table can change or remove the table."""
     with Nft(space) as owner:
         owner.apply([nftables.add_table(OWNED, owned=True)])
         for request in (nftables.add_chain(OWNED, "more"), nftables.del_table(OWNED)):
@@ -178,7 +184,7 @@ def test_owned_table_refuses_other_sockets(rules: Nft, space: NetNS) -> None:
 
 
 def test_flush_keeps_owned_tables(rules: Nft, space: NetNS) -> None:
-    """A flush by another socket keeps owned tables and removes the others."""
+    """A flush by another socket removes all tables except those with an owner."""
     plain = Table("ip6", "plain")
     with Nft(space) as owner:
         owner.apply([nftables.add_table(OWNED, owned=True), nftables.add_table(plain)])
@@ -191,7 +197,7 @@ def test_flush_keeps_owned_tables(rules: Nft, space: NetNS) -> None:
 def test_owned_table_ends_with_the_last_process_that_holds_the_socket(
     rules: Nft, space: NetNS
 ) -> None:
-    """An owned table ends with the last process that holds its socket.
+    """An owned table exists until the last process that holds the owner's socket has ended.
 
     The kernel closes the descriptors of a process, however it ends.
     """
@@ -203,7 +209,7 @@ def test_owned_table_ends_with_the_last_process_that_holds_the_socket(
 
 
 def test_process_that_inherits_the_socket_owns_the_table(rules: Nft, space: NetNS) -> None:
-    """A duplicate of the socket, taken from its holder, can change the owned table."""
+    """A process that has a duplicate of the owner's socket can change the table."""
     with Nft(space) as owner:
         number = owner.fileno()
         with holder(number) as process:

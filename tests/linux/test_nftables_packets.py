@@ -92,7 +92,7 @@ MATCHES: dict[str, tuple[list[Parts], tuple[int, ...]]] = {
 
 
 def packets(space: NetNS) -> dict[str, int]:
-    """Return the packet counts of the rules with a counter, by comment."""
+    """Return the packet count of each rule that has a counter, by the rule's comment."""
     with decoder.nftables(space) as other:
         return {
             rule.get_attr("NFTA_RULE_USERDATA"): data.get_attr("NFTA_COUNTER_PACKETS")
@@ -104,7 +104,7 @@ def packets(space: NetNS) -> dict[str, int]:
 
 
 def test_nft_expression_matches_its_packets(rules: Nft, star: Star) -> None:
-    """Each expression matches the packets that fit and no other, in each family."""
+    """Each nft expression matches the intended packets of each family, and no others."""
     matches = [
         nftables.add_rule(TABLE, "chain", *parts, nftables.counter(), comment=comment)
         for comment, (parts, _) in MATCHES.items()
@@ -128,9 +128,9 @@ def test_nft_expression_matches_its_packets(rules: Nft, star: Star) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ct_state_established_matches_replies(rules: Nft, star: Star, family: int) -> None:
-    """Replies pass a forward chain that accepts only established connections.
+    """With a rule for established connections, replies pass a forward chain that drops packets.
 
-    Without that rule they do not pass.
+    Without the rule, replies are dropped.
     """
     established, accept = nftables.ct_state("established"), nftables.verdict("accept")
     allowed = nftables.add_rule(TABLE, "chain", established, accept)
@@ -146,7 +146,10 @@ def test_ct_state_established_matches_replies(rules: Nft, star: Star, family: in
 def test_to_local_matches_only_packets_to_own_addresses(
     rules: Nft, star: Star, family: int
 ) -> None:
-    """`to_local` matches packets to any address of the namespace, and none that pass through."""
+    """`to_local` matches packets to all addresses of the namespace.
+
+    It does not match forwarded packets.
+    """
     rules.apply(chain(UDP, nftables.to_local(), nftables.verdict("drop"), hook="prerouting"))
     assert star.probe(star.client, family, star.first, Protocol.UDP).outcome is Outcome.REPLY
     for own in ROUTER[family]:
@@ -169,7 +172,7 @@ REJECTIONS: dict[Rejection, str] = {
 def test_reject_sends_the_requested_icmp_error(
     rules: Nft, star: Star, family: int, how: Rejection
 ) -> None:
-    """The client of a rejected packet gets the ICMP error of its family, for any protocol."""
+    """The sender of a rejected packet gets the requested ICMP error, for any protocol."""
     rules.apply(chain(nftables.reject(how)))
     for protocol in PROTOCOLS:
         seen = star.probe(star.client, family, star.first, protocol)
@@ -178,7 +181,10 @@ def test_reject_sends_the_requested_icmp_error(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reject_with_tcp_reset_affects_tcp_only(rules: Nft, star: Star, family: int) -> None:
-    """A TCP connection is rejected by a RST, and no other packet is."""
+    """A reject by TCP reset answers a TCP connection with a RST.
+
+    It does not reject other packets.
+    """
     rules.apply(chain(nftables.l4proto("tcp"), nftables.reject("tcp-reset")))
     outcomes = [star.probe(star.client, family, star.first, protocol) for protocol in PROTOCOLS]
     assert [seen.outcome for seen in outcomes] == [Outcome.REPLY, Outcome.REPLY, Outcome.REJECTED]
@@ -186,8 +192,11 @@ def test_reject_with_tcp_reset_affects_tcp_only(rules: Nft, star: Star, family: 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_verdicts_accept_drop_jump_and_return(rules: Nft, star: Star, family: int) -> None:
-    """Drop drops, accept ends the chain, jump and return come back."""
+def test_nft_verdicts_act_as_documented(rules: Nft, star: Star, family: int) -> None:
+    """Drop drops the packet, and accept ends the chain.
+
+    Jump continues in another chain, and return comes back from it.
+    """
 
     def outcome(*verdicts: Parts, sub: Parts | None = None, policy: str = "accept") -> Outcome:
         rules.apply([nftables.add_table(TABLE), nftables.del_table(TABLE)])
@@ -219,7 +228,10 @@ def test_verdicts_accept_drop_jump_and_return(rules: Nft, star: Star, family: in
 def test_masquerade_replaces_the_source_address(
     rules: Nft, star: Star, family: int, protocol: Protocol
 ) -> None:
-    """The server sees the router's address on that side, and the client gets the reply."""
+    """The server sees the address of the router's outgoing link.
+
+    The client gets the server's reply.
+    """
     before = star.probe(star.client, family, star.first, protocol)
     out = nftables.oifname(OUT)
     rules.apply(chain(out, nftables.masquerade(), hook="postrouting", kind="nat"))
@@ -233,7 +245,10 @@ def test_masquerade_replaces_the_source_address(
 def test_dnat_redirects_to_another_host(
     rules: Nft, star: Star, family: int, protocol: Protocol
 ) -> None:
-    """A packet to the router arrives at another host by dnat, and `ct_dnat` matches it."""
+    """Dnat redirects a packet for the router to another host.
+
+    `ct_dnat` matches the packet.
+    """
     own, version = ROUTER[family][0], nftables.family(family)
     to = nftables.dnat(star.address(2, family))
     rules.apply(
@@ -250,7 +265,7 @@ def test_dnat_redirects_to_another_host(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dnat_rewrites_the_port(rules: Nft, star: Star, family: int) -> None:
-    """A published port leads to another port behind the router."""
+    """A published port on the router leads to another port of a host behind it."""
     own = ROUTER[family][0]
     port, to = nftables.dport(PORT), nftables.dnat(star.address(2, family), PORT + 1)
     rules.apply(chain(nftables.family(family), UDP, port, to, hook="prerouting", kind="nat"))

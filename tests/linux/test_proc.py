@@ -1,4 +1,4 @@
-"""Tests of fields of proc_pid_stat(5), and of the kernel's transport protocols."""
+"""Tests of the fields in proc_pid_stat(5), and of the kernel's transport protocols."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.parametrize("name", ["plain", "a) R 1 (b", "three words ) ("])
 def test_stat_is_parsed_for_any_command_name(name: str) -> None:
-    """Spaces and parentheses in a command's name do not shift the fields of stat."""
+    """The fields of stat are correct if a command's name has spaces and parentheses."""
     pipe = subprocess.PIPE
     with subprocess.Popen([*_NAMED, name], stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None
@@ -39,8 +39,11 @@ def test_stat_is_parsed_for_any_command_name(name: str) -> None:
         process.communicate(b"\n")
 
 
-def test_start_time_of_living_and_ended_processes(child: subprocess.Popen[bytes]) -> None:
-    """A child starts after its parent; an ended process has no start time, zombie or not."""
+def test_only_living_processes_have_a_start_time(child: subprocess.Popen[bytes]) -> None:
+    """A child's start time is not before that of its parent.
+
+    An ended process has no start time, whether it is a zombie or not.
+    """
     where = f"/proc/{child.pid}"
     assert 0 < proc.born("/proc/self") <= proc.born(where) == ProcessStat.of(where).born
     child.kill()
@@ -51,8 +54,8 @@ def test_start_time_of_living_and_ended_processes(child: subprocess.Popen[bytes]
     assert proc.born(where) == 0
 
 
-def test_touched_page_counts_as_one_fault() -> None:
-    """The first access to a page counts as one fault, and a second access as none."""
+def test_touched_page_counts_as_one_page_fault() -> None:
+    """The first access to a page counts as one page fault, further accesses as none."""
     before = ProcessStat.of("/proc/self").faults
     with mmap.mmap(-1, 100 * mmap.PAGESIZE) as area:
         with contextlib.suppress(OSError):  # the kernel may have no other
@@ -63,7 +66,10 @@ def test_touched_page_counts_as_one_fault() -> None:
 
 
 def test_pending_signals_and_command_line_are_parsed() -> None:
-    """A blocked signal is pending, and the command line has a begin and an end."""
+    """A blocked signal that was raised is pending.
+
+    The address range of the command line is not empty.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     try:
         signal.raise_signal(signal.SIGUSR1)
@@ -78,13 +84,16 @@ def test_pending_signals_and_command_line_are_parsed() -> None:
 
 @pytest.mark.parametrize("name", ["TCP", "UDP", "TCPv6", "UDPv6"])
 def test_common_protocols_are_available(name: str) -> None:
-    """Common protocols are available; names are compared as a whole."""
+    """TCP and UDP are available in both families.
+
+    A prefix of a protocol's name is no name.
+    """
     assert protocol_available(name)
     assert not protocol_available(name[:2])
 
 
-def test_available_sctp_has_sockets() -> None:
-    """SCTP is available only if a socket for it can be opened."""
+def test_sctp_is_available_only_with_sockets() -> None:
+    """If SCTP is reported as available, a socket for it can be opened."""
     available = protocol_available("SCTP")
     if available:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()

@@ -1,4 +1,4 @@
-"""Tests of waiting for carriers, addresses and bridge ports, which become ready late."""
+"""Tests of waiting until links, addresses and bridge ports are ready."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ OFTEN = 30
 
 
 def add_veth(netlink: Netlink, *, far: bool) -> None:
-    """Make a veth pair whose near end comes up first, then its `far` end if wanted."""
+    """Make a veth pair and set its near end up, and then its far end if `far` is true."""
     netlink.send([rtnetlink.add_veth("near", "far", index=NEAR, peer_index=FAR)])
     if far:
         netlink.send([rtnetlink.set_link(FAR, up=True)])
 
 
 def test_await_carrier_returns_when_both_ends_run(space: NetNS) -> None:
-    """`await_carrier` returns when both ends of a veth pair run.
+    """`await_carrier` returns when both ends of a veth pair are running.
 
-    An end that is up before its peer carries only after a kernel worker has run.
+    A worker of the kernel reports the carrier some time after the second end is up.
     """
     with Netlink(space) as netlink:
         for _ in range(OFTEN):
@@ -44,9 +44,9 @@ def test_await_carrier_returns_when_both_ends_run(space: NetNS) -> None:
 
 
 def test_await_carrier_names_a_link_with_peer_down(space: NetNS) -> None:
-    """The error of `await_carrier` names a link with a peer that is down.
+    """If the peer of a link is down, the error of `await_carrier` names the link.
 
-    The message says what to check.
+    The message says to check that the peer is up.
     """
     with Netlink(space) as netlink:
         add_veth(netlink, far=False)
@@ -55,9 +55,9 @@ def test_await_carrier_names_a_link_with_peer_down(space: NetNS) -> None:
 
 
 def test_await_local_returns_when_ipv6_is_received(space: NetNS) -> None:
-    """`await_local` returns when packets to an IPv6 address are received.
+    """`await_local` returns when packets to an IPv6 address are delivered.
 
-    Before that one can bind to the address, but packets to it are dropped.
+    Before that, a socket can be bound to the address, but packets to it are dropped.
     """
     with Netlink(space) as netlink:
         netlink.send([rtnetlink.add_bridge("br0", index=NEAR)])
@@ -69,9 +69,9 @@ def test_await_local_returns_when_ipv6_is_received(space: NetNS) -> None:
 
 
 def test_await_local_names_a_missing_ipv6_address(space: NetNS) -> None:
-    """The error of `await_local` names a missing IPv6 address.
+    """If an IPv6 address is missing, the error of `await_local` names the address.
 
-    An IPv4 address receives at once and is not checked.
+    IPv4 addresses are usable at once and are not checked.
     """
     with Netlink(space) as netlink:
         await_local(netlink, [ip_address("192.0.2.1")], bound=0)
@@ -88,7 +88,7 @@ OWN, PEER, THERE = "fd00::1/64", "fd00::2/64", "fd00::ffff/64"
 
 @pytest.fixture
 def bare() -> Iterator[Pair]:
-    """Connect two namespaces; duplicate address detection takes a tenth of a second."""
+    """Connect two namespaces in which duplicate address detection takes a tenth of a second."""
     with pair([], []) as both:
         for space in both:
             netns.write_sysctls(
@@ -104,28 +104,28 @@ def bare() -> Iterator[Pair]:
 
 @pytest.fixture
 def ends6() -> Iterator[Pair]:
-    """Connect two namespaces, with an IPv6 address at one end."""
+    """Connect two namespaces, one of which has an IPv6 address."""
     with pair([], [THERE]) as both:
         yield both
 
 
 def give(space: NetNS, text: str, index: int = PORT) -> None:
-    """Give a link an address with duplicate address detection."""
+    """Add an address with duplicate address detection to a link."""
     with Netlink(space) as netlink:
         netlink.send([rtnetlink.add_address(index, IPv6Interface(text), nodad=False)])
 
 
 def address_state(space: NetNS, text: str) -> tuple[bool, bool]:
-    """Return whether an address is tentative, and whether it failed."""
+    """Return whether an address is tentative, and whether it is a duplicate."""
     with Netlink(space) as netlink:
         (found,) = (a for a in rtnetlink_dump.addresses(netlink) if str(a.address) == text)
     return found.tentative, found.failed
 
 
-def test_tentative_address_is_awaited_without_polling(
+def test_wait_for_tentative_address_does_not_poll(
     bare: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wait for a tentative address ends on a kernel notification, without polling."""
+    """The wait for a tentative address ends by a kernel notification, without polling."""
     one, other = bare
     woken: list[bool] = []
 
@@ -148,10 +148,10 @@ def test_tentative_address_is_awaited_without_polling(
     assert address_state(one, OWN) == address_state(other, PEER) == (False, False)
 
 
-def test_address_without_duplicate_detection_is_awaited_until_reachable(ends6: Pair) -> None:
-    """An address without duplicate address detection is awaited until it is reachable.
+def test_wait_ends_when_address_without_dad_is_reachable(ends6: Pair) -> None:
+    """The wait for an address without duplicate address detection ends when it is reachable.
 
-    Neighbours reach the address after a short delay.
+    Neighbours can reach the address only after a short delay.
     """
     one, other = ends6
     fresh = [IPv6Interface(f"fd00::{number:x}/64") for number in range(1, 100)]
@@ -174,8 +174,8 @@ def _local_route(kind: int, flags: int) -> Request:
     return Request(kind, flags, body + u32(rtnetlink.RTA_OIF, PORT), "change a local route")
 
 
-def test_address_without_local_route_is_named(ends6: Pair) -> None:
-    """The error of a wait names an address without a local route.
+def test_wait_names_an_address_without_local_route(ends6: Pair) -> None:
+    """If an address has no local route, the error of the wait names the address.
 
     The kernel discards packets to such an address.
     """
@@ -187,10 +187,10 @@ def test_address_without_local_route_is_named(ends6: Pair) -> None:
             await_ready([other], bound=0.05)
 
 
-def test_address_is_awaited_until_its_local_route_exists(
+def test_wait_ends_when_the_local_route_exists(
     ends6: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An address is awaited until the kernel adds its local route.
+    """The wait for an address ends when the kernel has added its local route.
 
     The kernel announces an address before it adds the local route.
     """
@@ -217,8 +217,8 @@ def _neighbours(space: NetNS) -> list[rtnetlink_dump.Neighbour]:
         return list(rtnetlink_dump.neighbours(netlink))
 
 
-def test_address_that_stays_tentative_is_named(bare: Pair) -> None:
-    """The error for an address that stays tentative names address, link and namespace."""
+def test_wait_names_an_address_that_stays_tentative(bare: Pair) -> None:
+    """If an address stays tentative, the error names the address, link and namespace."""
     one, _ = bare
     netns.write_sysctls(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
     give(one, OWN)
@@ -229,8 +229,8 @@ def test_address_that_stays_tentative_is_named(bare: Pair) -> None:
     )
 
 
-def test_duplicate_address_is_not_awaited(bare: Pair) -> None:
-    """A duplicate address is not awaited, because it never becomes usable."""
+def test_wait_ignores_a_duplicate_address(bare: Pair) -> None:
+    """The wait ignores a duplicate address, because it never becomes usable."""
     one, other = bare
     with Netlink(other) as netlink:
         netlink.send([rtnetlink.add_address(PORT, IPv6Interface(OWN))])
@@ -240,8 +240,8 @@ def test_duplicate_address_is_not_awaited(bare: Pair) -> None:
     assert address_state(one, OWN)[1]
 
 
-def test_address_on_a_link_without_carrier_is_not_awaited() -> None:
-    """An address on a link without a carrier is not awaited.
+def test_wait_ignores_addresses_on_a_link_without_carrier() -> None:
+    """The wait ignores an address on a link without a carrier.
 
     A bridge without ports detects no duplicates, so the address stays tentative.
     """
@@ -258,8 +258,8 @@ def test_address_on_a_link_without_carrier_is_not_awaited() -> None:
         assert address_state(space, OWN) == (True, False)
 
 
-def test_link_local_address_alone_is_not_awaited(bare: Pair) -> None:
-    """A link-local address is not awaited on a link without a global IPv6 address."""
+def test_wait_ignores_a_link_with_only_link_local_address(bare: Pair) -> None:
+    """The wait ignores a link's link-local address if the link has no global IPv6 address."""
     one, _ = bare
     netns.write_sysctls(one, {"net.ipv6.conf.eth0.dad_transmits": 1000})
     with Netlink(one) as netlink:
@@ -269,10 +269,10 @@ def test_link_local_address_alone_is_not_awaited(bare: Pair) -> None:
         assert [item.tentative for item in rtnetlink_dump.addresses(netlink, index=PORT)] == [True]
 
 
-def test_bridge_port_that_does_not_forward_is_named() -> None:
-    """The error of a wait names a bridge port that does not forward.
+def test_wait_names_a_bridge_port_that_does_not_forward() -> None:
+    """If a bridge port does not forward, the error of the wait names the port.
 
-    A bridge with a spanning tree lets its ports listen and learn for seconds first.
+    With a spanning tree, a port listens and learns for seconds before it forwards.
     """
     slow = u32(rtnetlink.IFLA_BR_STP_STATE, 1) + u32(rtnetlink.IFLA_BR_FORWARD_DELAY, 200)
     with pair([], []) as (one, _), Netlink(one) as netlink:
@@ -288,8 +288,8 @@ def test_bridge_port_that_does_not_forward_is_named() -> None:
         await_ready([one])
 
 
-def test_link_with_carrier_is_awaited_until_running() -> None:
-    """Every link with a carrier is also running after the wait."""
+def test_links_with_carrier_are_running_after_the_wait() -> None:
+    """After the wait, every link with a carrier is also running."""
     for _ in range(20):
         with NetNS.new() as one, NetNS.new() as other:
             with Netlink(one) as netlink:

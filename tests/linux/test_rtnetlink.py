@@ -1,6 +1,6 @@
-"""Tests of links, addresses, routes, rules and neighbours: changed, then read or probed.
+"""Tests of changes to links, addresses, routes, rules and neighbours.
 
-pyroute2 reads them.
+pyroute2 reads the changed state; probes show its effects.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def test_bridge_has_requested_attributes_and_no_spanning_tree(space: NetNS) -> N
 
 
 def test_veth_pair_is_made_in_one_message(bridged: NetNS) -> None:
-    """One message makes a veth pair, up and a bridge port at its near end.
+    """One message makes a veth pair whose near end is up and a bridge port.
 
-    Both ends have place, name and size.
+    Both ends have the requested namespace, name and MTU.
     """
     with NetNS.new() as far:
         send(
@@ -79,7 +79,10 @@ def test_veth_pair_is_made_in_one_message(bridged: NetNS) -> None:
 
 
 def test_both_veth_ends_can_be_placed_from_a_third_namespace(space: NetNS) -> None:
-    """Both veth ends can be placed from a third namespace, which gets no link."""
+    """The two ends of a veth pair can be placed in two namespaces from a third one.
+
+    The third namespace gets no link.
+    """
     with NetNS.new() as one, NetNS.new() as other:
         send(space, rtnetlink.add_veth("a", "b", netns=one.fd, peer_netns=other.fd, up=False))
         assert not decoder.link(one, "a")["flags"] & UP
@@ -89,7 +92,7 @@ def test_both_veth_ends_can_be_placed_from_a_third_namespace(space: NetNS) -> No
 
 
 def test_macvlan_has_parent_and_mode_in_another_namespace(bridged: NetNS) -> None:
-    """One message makes a macvlan with parent and mode in another namespace."""
+    """One message makes a macvlan link, with its parent and mode, in another namespace."""
     mode = u32(rtnetlink.IFLA_MACVLAN_MODE, 4)  # MACVLAN_MODE_BRIDGE
     with NetNS.new() as far:
         made = rtnetlink.add_link("macvlan", "mv", parent=BRIDGE, netns=far.fd, data=mode, index=8)
@@ -99,8 +102,8 @@ def test_macvlan_has_parent_and_mode_in_another_namespace(bridged: NetNS) -> Non
     assert found.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_MACVLAN_MODE") == "bridge"
 
 
-def test_bridge_port_is_isolated_and_hairpin(bridged: NetNS) -> None:
-    """The options isolated and hairpin of a bridge port are switched on and off."""
+def test_bridge_port_can_be_isolated_and_hairpin(bridged: NetNS) -> None:
+    """The options isolated and hairpin of a bridge port can be switched on and off."""
     send(bridged, rtnetlink.add_veth("near", "far", index=20, master=BRIDGE))
     for on in (True, False):
         send(bridged, rtnetlink.isolate_port(20, isolated=on), rtnetlink.hairpin_port(20, on=on))
@@ -109,7 +112,7 @@ def test_bridge_port_is_isolated_and_hairpin(bridged: NetNS) -> None:
 
 
 def test_no_link_local_keeps_a_link_without_ipv6_address(space: NetNS) -> None:
-    """A link that comes up after `no_link_local` has no IPv6 address; any other gets one."""
+    """A link that is set up after `no_link_local` has no IPv6 address; other links get one."""
     send(
         space,
         rtnetlink.add_veth("with", "without", index=20, peer_index=21, up=False),
@@ -124,7 +127,10 @@ def test_no_link_local_keeps_a_link_without_ipv6_address(space: NetNS) -> None:
 
 
 def test_set_link_changes_only_the_given_attributes(bridged: NetNS) -> None:
-    """`set_link` changes name, MTU, MAC, master or state, and nothing else."""
+    """`set_link` changes the given attributes, such as name, MTU, MAC, master or state.
+
+    Other attributes stay unchanged.
+    """
 
     def state() -> tuple[Any, ...]:
         found = decoder.link(bridged, name)
@@ -149,8 +155,11 @@ def test_set_link_changes_only_the_given_attributes(bridged: NetNS) -> None:
     assert state() == (0, 1400, OTHER_MAC, None)
 
 
-def test_link_moves_and_del_link_removes_both_ends(space: NetNS) -> None:
-    """`netns` moves a link; the removal of one end of a veth pair by name removes both."""
+def test_link_can_be_moved_and_removed(space: NetNS) -> None:
+    """The option `netns` moves a link to another namespace.
+
+    `del_link` with one end's name removes both ends of a veth pair.
+    """
     with NetNS.new() as far:
         send(space, rtnetlink.add_veth("near", "far", index=20))
         send(space, rtnetlink.set_link(20, netns=far.fd))
@@ -162,7 +171,7 @@ def test_link_moves_and_del_link_removes_both_ends(space: NetNS) -> None:
 
 
 def test_del_group_removes_all_links_of_the_group(space: NetNS) -> None:
-    """`del_group` removes both ends of each pair of the group, and no other link."""
+    """`del_group` removes both ends of each veth pair in a group, and no other link."""
     send(space, *(rtnetlink.add_veth(f"near{number}", f"far{number}") for number in range(3)))
     send(space, *(rtnetlink.set_link(0, name=f"near{number}", group=77) for number in range(2)))
     send(space, rtnetlink.del_group(77))
@@ -173,7 +182,7 @@ def test_del_group_removes_all_links_of_the_group(space: NetNS) -> None:
 
 @pytest.mark.parametrize("mac", ["02:42:0a:00:00", "02:42:0a:00:00:01:02", "not a mac"])
 def test_malformed_mac_is_refused(mac: str) -> None:
-    """A malformed MAC is refused before it reaches the kernel."""
+    """A malformed MAC is refused before a request is sent to the kernel."""
     with pytest.raises(ValueError, match=r"is not a MAC address|non-hexadecimal"):
         rtnetlink.set_link(1, mac=mac)
 
@@ -193,7 +202,10 @@ def test_malformed_mac_is_refused(mac: str) -> None:
     ],
 )
 def test_address_is_added_and_removed(bridged: NetNS, text: str, broadcast: str | None) -> None:
-    """An added address has its prefix and broadcast address, and is gone after removal."""
+    """An added address has its prefix length and broadcast address.
+
+    After its removal the link no longer has the address.
+    """
     send(bridged, rtnetlink.add_address(BRIDGE, ip_interface(text)))
     found = decoder.addresses(bridged, BRIDGE)[text]
     assert found.get_attr("IFA_BROADCAST") == broadcast
@@ -205,14 +217,14 @@ def test_address_is_added_and_removed(bridged: NetNS, text: str, broadcast: str 
 def test_nodad_makes_ipv6_address_usable_at_once(
     bridged: NetNS, *, nodad: bool, flags: int
 ) -> None:
-    """An IPv6 address is usable at once with `nodad`, and tentative without."""
+    """With `nodad` an IPv6 address is usable at once; otherwise it is tentative at first."""
     send(bridged, rtnetlink.add_address(BRIDGE, ip_interface("fd00::3/64"), nodad=nodad))
     found = decoder.addresses(bridged, BRIDGE)["fd00::3/64"].get_attr("IFA_FLAGS")
     assert found & (0x02 | 0x40) == flags  # IFA_F_NODAD, IFA_F_TENTATIVE
 
 
 def test_existing_address_is_refused(bridged: NetNS) -> None:
-    """The error for an existing address names the address and the link."""
+    """Adding an existing address is an error that names the address and the link."""
     request = rtnetlink.add_address(BRIDGE, ip_interface("10.1.2.3/16"))
     send(bridged, request)
     with pytest.raises(NetlinkError, match=r"add address 10\.1\.2\.3/16 to link 5: File exists"):
@@ -224,7 +236,7 @@ def test_existing_address_is_refused(bridged: NetNS) -> None:
 
 @pytest.fixture
 def routed(bridged: NetNS) -> NetNS:
-    """Add addresses to `br0`, so that gateways are on its link."""
+    """Add addresses to `br0`, so that gateways are directly reachable."""
     for text in ("10.0.0.1/24", "fd00::1/64"):
         send(bridged, rtnetlink.add_address(BRIDGE, ip_interface(text)))
     return bridged
@@ -252,15 +264,15 @@ def routes(space: NetNS, family: int, table: int) -> set[RouteFields]:
 
 
 def in_table(item: Any) -> int:
-    """Return the table of a decoded route or rule."""
+    """Return the routing table of a route or rule that pyroute2 has decoded."""
     return int(item.get_attr("RTA_TABLE") or item.get_attr("FRA_TABLE") or item["table"])
 
 
 @pytest.mark.parametrize("table", [254, 100, 1000])
 def test_route_has_requested_attributes(routed: NetNS, table: int) -> None:
-    """A route has the requested attributes in both families.
+    """A route has the requested attributes in both families: destination, gateway and others.
 
-    They are destination, gateway, link, source and table.
+    The others are link, source address and table.
     """
     four, six = ip_network("10.9.0.0/16"), ip_network("fd09::/16")
     send(
@@ -296,9 +308,9 @@ def test_route_has_requested_attributes(routed: NetNS, table: int) -> None:
 def test_route_is_added_replaced_and_removed(
     routed: NetNS, destination: str | None, first: str, second: str
 ) -> None:
-    """A second route to a destination is refused unless it replaces the first.
+    """A second route to the same destination is refused, unless it replaces the first one.
 
-    A removal removes the right route.
+    A removal removes exactly the named route.
     """
     where = ip_network(destination) if destination else None
     family = socket.AF_INET if "." in first else socket.AF_INET6
@@ -319,7 +331,7 @@ def test_route_is_added_replaced_and_removed(
 
 @pytest.mark.parametrize("text", ["10.9.0.0/16", "fd09::/16", "0.0.0.0/0", "::/0"])
 def test_blackhole_route_has_its_type_in_the_main_table(space: NetNS, text: str) -> None:
-    """A blackhole route has its type in the main table.
+    """A blackhole route is in the main table and has the type blackhole.
 
     It may be for a network of either family, or a default route.
     """
@@ -351,7 +363,10 @@ def test_policy_rule_has_requested_attributes(space: NetNS, table: int) -> None:
 
 @pytest.mark.parametrize("address", [ip_address("10.0.0.9"), ip_address("fd00::9")])
 def test_neighbour_is_added_replaced_and_removed(routed: NetNS, address: Address) -> None:
-    """A permanent neighbour has the MAC, is replaced by a second one, and is removed."""
+    """A permanent neighbour entry has the requested MAC.
+
+    It can be replaced and removed.
+    """
 
     def entries() -> list[tuple[str, int, int]]:
         with decoder.rtnetlink(routed) as ipr:

@@ -1,4 +1,4 @@
-"""Tests of rtnetlink dumps, compared with those of pyroute2, and of route lookups."""
+"""Tests of rtnetlink dumps, which are compared with pyroute2's, and of route lookups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RTN_LOCAL = 2
 
 @pytest.fixture
 def plain(space: NetNS) -> Iterator[Netlink]:
-    """Open a netlink socket in a namespace that has only `lo`."""
+    """Open a netlink socket in a namespace whose only link is `lo`."""
     with Netlink(space) as opened:
         yield opened
 
@@ -66,13 +66,16 @@ def test_links_agree_with_pyroute2(netlink: Netlink, space: NetNS) -> None:
 
 
 def test_link_by_name_equals_link_in_the_dump(netlink: Netlink) -> None:
-    """A query by name and a dump give the same fields of a link."""
+    """A query for a link by name returns the same fields as a dump."""
     by_name = {name: rtnetlink_dump.link(netlink, name) for name in ("lo", "br0", "port", "peer")}
     assert {link.name: link for link in rtnetlink_dump.links(netlink)} == by_name
 
 
 def test_bridge_port_has_state_and_isolation(netlink: Netlink) -> None:
-    """A bridge port with a carrier forwards at once; a link that is no port has no state."""
+    """A bridge port with a carrier has the state forwarding at once.
+
+    A link that is no bridge port has no such state.
+    """
 
     def port() -> Link:
         return rtnetlink_dump.link(netlink, "port")
@@ -85,8 +88,11 @@ def test_bridge_port_has_state_and_isolation(netlink: Netlink) -> None:
     assert rtnetlink_dump.link(netlink, "br0").port_state is None
 
 
-def test_addresses_have_their_link(netlink: Netlink) -> None:
-    """A dump has every address with its prefix, or those of one link."""
+def test_dumped_addresses_have_their_link(netlink: Netlink) -> None:
+    """A dump has every address with its prefix length and link.
+
+    It can be limited to one link.
+    """
     found = rtnetlink_dump.addresses(netlink)
     assert {
         (item.ifindex, str(item.address)) for item in found if not item.address.is_link_local
@@ -100,14 +106,17 @@ def test_addresses_have_their_link(netlink: Netlink) -> None:
 def test_dump_of_unsupported_family_is_empty(
     netlink: Netlink, make: Callable[[int], Request]
 ) -> None:
-    """A dump of an unsupported family is empty, although the kernel returns all families."""
+    """A dump of an unsupported family is empty.
+
+    For such a family the kernel itself returns the entries of all families.
+    """
     request = make(socket.AF_APPLETALK)
     assert netlink.ask(request)
     assert not rtnetlink_dump.dump_family(netlink, request)
 
 
 def test_point_to_point_address_is_the_local_end(netlink: Netlink, space: NetNS) -> None:
-    """A point-to-point address is the local end's, not the peer's."""
+    """The address of a point-to-point link is that of the local end, not of its peer."""
     with decoder.rtnetlink(space) as ipr:
         ipr.addr("add", index=5, local="10.5.0.1", address="10.5.0.2", prefixlen=32)
     found = [item.address for item in rtnetlink_dump.addresses(netlink, index=5)]
@@ -129,10 +138,10 @@ def test_address_is_tentative_during_dad(netlink: Netlink, space: NetNS) -> None
 
 
 def test_local_addresses_equal_the_local_routes(space: NetNS) -> None:
-    """The local addresses are those of the local routes.
+    """`local_addresses` returns the destinations of the kernel's local routes.
 
-    Link-local addresses and those of `lo` are included; subnets, groups and anycast addresses
-    are not.
+    Link-local addresses and those of `lo` are included. Subnets, groups and anycast addresses are
+    not.
     """
     own = [ip_interface(text) for text in ("fd00::12:3456/64", "fe80::7/64")]
     # a router has anycast addresses
@@ -153,7 +162,7 @@ def test_local_addresses_equal_the_local_routes(space: NetNS) -> None:
 
 
 def test_lo_resolves_no_neighbours(netlink: Netlink) -> None:
-    """`lo` resolves no neighbours, but bridges and veth ends do."""
+    """Links such as bridges and veth ends resolve neighbours, but `lo` does not."""
     resolves = {link.name: link.resolves for link in rtnetlink_dump.links(netlink)}
     assert resolves == {"lo": False, "br0": True, "port": True, "peer": True}
 
@@ -162,7 +171,10 @@ def test_lo_resolves_no_neighbours(netlink: Netlink) -> None:
     ("text", "black"), [("10.9.0.0/16", "10.8.0.0/16"), ("fd09::/16", "fd08::/16")]
 )
 def test_routes_are_selected_by_table_and_kind(netlink: Netlink, text: str, black: str) -> None:
-    """Each route is in its own table; kinds other than unicast are listed on request only."""
+    """A query returns the routes of one table.
+
+    It returns only unicast routes, unless all kinds are requested.
+    """
     network, swallowed = ip_network(text), ip_network(black)
     family = network.version
     via = ip_address("10.0.0.2" if family == 4 else "fd00::2")
@@ -186,7 +198,10 @@ def test_routes_are_selected_by_table_and_kind(netlink: Netlink, text: str, blac
 
 
 def test_links_with_ra_routes_need_a_router_advertisement(netlink: Netlink, space: NetNS) -> None:
-    """A link with a static route only is not among the links with RA routes."""
+    """`links_with_ra_routes` returns links with a route from a router advertisement.
+
+    A link that has only static routes is omitted.
+    """
     with decoder.rtnetlink(space) as ipr:
         ipr.route("add", dst="2001:db8::/32", gateway="fd00::2", oif=5)
         assert rtnetlink_dump.links_with_ra_routes(netlink) == []
@@ -195,7 +210,10 @@ def test_links_with_ra_routes_need_a_router_advertisement(netlink: Netlink, spac
 
 
 def test_automatic_ipv6_routes_are_left_out(netlink: Netlink) -> None:
-    """Automatic IPv6 routes are left out; an added link-local route of IPv4 is listed."""
+    """IPv6 routes that the kernel adds by itself are omitted.
+
+    An added IPv4 route to link-local addresses is listed.
+    """
     links = [ip_network("169.254.0.0/16"), ip_network("fe80::/64")]
     netlink.send([rtnetlink.add_route(network, oif=5, replace=True) for network in links])
     selected = {route.destination for route in rtnetlink_dump.routes(netlink)}
@@ -207,7 +225,7 @@ def test_automatic_ipv6_routes_are_left_out(netlink: Netlink) -> None:
 def test_neighbour_has_link_address_mac_and_state(
     netlink: Netlink, address: rtnetlink.Address
 ) -> None:
-    """A neighbour of either family has link, address, MAC and state."""
+    """A neighbour entry of either family has its link, address, MAC and state."""
     netlink.send([rtnetlink.add_neighbour(5, address, MAC)])
     found = [item for item in rtnetlink_dump.neighbours(netlink) if item.address == address]
     assert found == [Neighbour(5, address, MAC, rtnetlink.NUD_PERMANENT)]
@@ -215,10 +233,9 @@ def test_neighbour_has_link_address_mac_and_state(
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_route_to_returns_link_gateway_and_reason(star: Star, family: int) -> None:
-    """`route_to` returns link and gateway, or the reason why there is none.
+    """`route_to` returns the link and gateway of a route, or a reason without one.
 
-    The targets are a neighbour, a remote address, an own one, a blackhole, and one without
-    route.
+    Targets are a neighbour, a remote address, an own address, a blackhole and an unrouted address.
     """
     black, nowhere = {
         4: ("203.0.113.0", "192.0.3.1"),
@@ -255,9 +272,10 @@ def change(netlink: Netlink, *requests: Request) -> None:
 
 
 def test_watch_follows_every_change_of_a_link(watch: LinkWatch, plain: Netlink) -> None:
-    """A watch follows every change of a link.
+    """A watch has the current state of the links after every kind of change.
 
-    A link is made, gets a carrier, a master and an MTU, is removed, and made of another kind.
+    A link is made, gets a carrier, a master and an MTU, is removed, and is made again as another
+    kind.
     """
     pair = rtnetlink.add_veth("near", "far", index=20, peer_index=21)
     for requests in (
@@ -277,7 +295,7 @@ def test_watch_follows_every_change_of_a_link(watch: LinkWatch, plain: Netlink) 
 def test_watch_dumps_only_after_a_notification(
     watch: LinkWatch, plain: Netlink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A watch dumps the links once for each change, however often they are read."""
+    """A watch dumps the links once after each change, however often they are read."""
     dumps: list[Netlink] = []
 
     def links(by: Netlink) -> list[rtnetlink_dump.Link]:
@@ -295,8 +313,11 @@ def test_watch_dumps_only_after_a_notification(
     assert len(dumps) == 1
 
 
-def test_overrun_triggers_a_new_dump(watch: LinkWatch, plain: Netlink) -> None:
-    """After lost notifications the links are dumped, and later notifications count again."""
+def test_link_watch_dumps_anew_after_lost_notifications(watch: LinkWatch, plain: Netlink) -> None:
+    """If notifications are lost, a watch dumps the links.
+
+    Later notifications are noticed again.
+    """
     with socket.socket(fileno=os.dup(watch.fileno())) as duplicate:
         duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the smallest buffer: a few
     for number in range(200):
@@ -307,10 +328,13 @@ def test_overrun_triggers_a_new_dump(watch: LinkWatch, plain: Netlink) -> None:
     assert watch.links() == rtnetlink_dump.links(plain)
 
 
-def test_watch_dumps_again_after_a_failed_dump(
+def test_watch_repeats_a_failed_dump(
     watch: LinkWatch, plain: Netlink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A watch dumps again after a failed dump, for a notification before the failure."""
+    """If a dump fails, a watch repeats the dump at its next read.
+
+    No new notification is needed.
+    """
     plain.send([rtnetlink.add_bridge("br1")])
     with monkeypatch.context() as patched:
         patched.setattr(rtnetlink_dump, "links", lambda _: 1 / 0)

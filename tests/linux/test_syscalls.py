@@ -15,7 +15,7 @@ from linux import syscalls as sys_
 
 
 def take_back() -> None:
-    """Request a capability after dropping all."""
+    """Try to regain a capability after all have been dropped."""
     sys_.capset(0)
     sys_.capset(0x1000)
 
@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[Callable[[], object], int, str]] = {
 
 @pytest.mark.parametrize("call", REFUSED)
 def test_error_names_call_and_arguments(call: str) -> None:
-    """The error of a system call has errno, arguments and the kernel's words."""
+    """The error of a system call has its errno, its arguments and the kernel's message."""
     ask, number, words = REFUSED[call]
     with (
         ThreadPoolExecutor(1) as executor,
@@ -53,13 +53,13 @@ def test_error_names_call_and_arguments(call: str) -> None:
 
 
 def permitted() -> int:
-    """Return the calling thread's capabilities of proc(5)."""
+    """Return the permitted capabilities of the calling thread, as in proc(5)."""
     lines = Path("/proc/thread-self/status").read_text().splitlines()
     return next(int(line.split()[1], 16) for line in lines if line.startswith("CapPrm"))
 
 
-def test_capset_affects_only_the_calling_thread() -> None:
-    """A call of capset drops both halves of the set for the calling thread only."""
+def test_capset_drops_capabilities_of_the_calling_thread_only() -> None:
+    """`capset` drops the effective and permitted capabilities of the calling thread only."""
     before = sys_.capget()
     assert before == permitted()
     kept = before & (1 << 12 | 1 << 38)  # CAP_NET_ADMIN, CAP_PERFMON

@@ -1,4 +1,4 @@
-"""Helpers of the tests of the pure modules: the cast, and a cell for changes."""
+"""Helpers for the tests of harness/model: promises for the cast, and observations."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def keeping(promised: Matrix[Promise]) -> Matrix[Observation]:
 
 
 def changed(matrix: Matrix[Observation], **fields: object) -> Matrix[Observation]:
-    """Return the matrix with all cells that `fields` select set to `LOST`."""
+    """Return the matrix in which every cell that `fields` select is lost."""
     lost = matrix.select(**fields)  # type: ignore[arg-type] # the caller names select's own
     return Matrix({**matrix, **dict.fromkeys(lost, LOST)})

@@ -1,4 +1,4 @@
-"""Hypothesis strategies of the model: worlds, dialects, cells, promises and observations."""
+"""Hypothesis strategies for worlds, dialects, cells, promises and observations."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from harness.model.topology import Topology
 
 
 def topologies() -> SearchStrategy[Topology]:
-    """Return a strategy of worlds with any number of routers."""
+    """Return a strategy of topologies with any permitted number of routers."""
     return st.builds(Topology, routers=st.integers(1, 30))
 
 
 def dialects() -> SearchStrategy[Dialect]:
-    """Return a strategy of every combination of the choices that decide reachability."""
+    """Return a strategy of dialects: any combination of the fields that decide reachability."""
     return st.builds(
         Dialect,
         bridge_address6=st.sampled_from([None, IPv6Interface("fd00:17::1/64")]),
@@ -58,7 +58,7 @@ _TARGETS = (SELF, LOOPBACK, *_NAMES[:2], GATEWAY, HOST, INTERNET, BY_NAME, BR0)
 
 
 def cells() -> SearchStrategy[Cell]:
-    """Return a strategy of the cells of a small world."""
+    """Return a strategy of the cells of a small example world."""
     return st.builds(
         Cell,
         st.sampled_from(_NAMES),
@@ -74,7 +74,7 @@ _SENDERS = st.none() | st.sampled_from([*_NAMES, "172.17.42.2"])
 
 
 def observations() -> SearchStrategy[Observation]:
-    """Return a strategy of all that a probe can report."""
+    """Return a strategy of all observations that a probe can report."""
     return st.builds(
         Observation,
         _OUTCOMES,
@@ -88,7 +88,7 @@ def observations() -> SearchStrategy[Observation]:
 
 
 def promises() -> SearchStrategy[Promise]:
-    """Return a strategy of all that an oracle can promise.
+    """Return a strategy of all promises that an oracle can make.
 
     A promise has a sender only if a packet arrives.
     """
@@ -106,7 +106,10 @@ def promises() -> SearchStrategy[Promise]:
 
 
 def _sensible(drawn: Promise) -> Promise:
-    """Return a promise in which only a reply has a sender, and only a rejection a limit."""
+    """Return the promise without fields that its outcome excludes.
+
+    Only a reply has a sender, and only a rejection has a rate limit.
+    """
     seen_from = drawn.seen_from if drawn.outcome is Outcome.REPLY else None
     limited = drawn.limited and drawn.outcome is Outcome.REJECTED
     return replace(drawn, seen_from=seen_from, limited=limited)
@@ -119,7 +122,10 @@ def matrices(entries: SearchStrategy[E], *, max_size: int = 12) -> SearchStrateg
 
 @st.composite
 def kept(draw: st.DrawFn, promise: Promise) -> Observation:
-    """Draw observations that keep `promise`, with any value in the fields that it leaves open."""
+    """Draw observations that keep `promise`.
+
+    Fields that the promise leaves open have any value.
+    """
     ttl, seen_ttl = draw(_TTLS), draw(_TTLS)
     if promise.ttl is not None:
         ttl, seen_ttl = draw(

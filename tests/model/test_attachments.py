@@ -1,4 +1,4 @@
-"""Tests of containers on several networks: the network that two use, and the promises."""
+"""Tests of containers on several networks: the network that two containers use, and promises."""
 
 from __future__ import annotations
 
@@ -77,17 +77,17 @@ def promises_of(*cells: Cell) -> Matrix[Promise]:
 def test_peers_use_shared_network_before_default_route(
     source: str, target: str, family: Family, words: str
 ) -> None:
-    """Peers use a shared network; without one the sender's default route decides.
+    """Two containers use the network that they share.
 
-    The networks on the path of that route decide too.
+    Without a shared network, the sender's default route and the networks on its path decide.
     """
     cell = Cell(source, target, Protocol.ICMP, family)
     promise = promises_of(cell)[cell]
     assert f"{promise}, {promise.requirement}" == words
 
 
-def test_cell_exists_only_for_address_family_of_target() -> None:
-    """A cell exists only for an address family of one of the target's networks."""
+def test_cell_exists_only_for_address_families_of_its_target() -> None:
+    """A cell exists only for the address families of the target's networks."""
     absent, present = (Cell("host", name, Protocol.ICMP, 6) for name in ("deaf1", "shut"))
     assert list(promises_of(absent, present)) == [present]
 
@@ -103,12 +103,12 @@ def test_cell_exists_only_for_address_family_of_target() -> None:
         ("front", "ns1", 6, ("network lan", "br0")),
     ],
 )
-def test_target_without_shared_network_is_asked_on_first_network_of_family(
+def test_target_without_shared_network_is_probed_on_its_first_network(
     source: str, target: str, family: Family, links: tuple[str, str]
 ) -> None:
-    """A target without a shared network is addressed on its first network of the family.
+    """A target without a shared network is probed on its first network of the cell's family.
 
-    The same holds for a container that addresses itself.
+    A container that probes itself uses that network too.
     """
     places = attachments_of(PLAN, Dialect())
     one, other = shared_link(places[source], places[target], family)
@@ -116,8 +116,11 @@ def test_target_without_shared_network_is_asked_on_first_network_of_family(
 
 
 @given(plans())
-def test_link_pair_belongs_to_both_containers_and_is_shared_if_possible(plan: Plan) -> None:
-    """Each of two containers uses one of its own links, on the shared network if any."""
+def test_shared_link_returns_one_link_of_each_container(plan: Plan) -> None:
+    """`shared_link` returns one link of each container.
+
+    If the containers share a network, both links are on it.
+    """
     places = attachments_of(plan, Dialect())
     for source in places.values():
         for target in places.values():
@@ -147,7 +150,7 @@ def test_order_of_additional_networks_changes_no_promise(plan: Plan) -> None:
 
 
 def test_unrouted_subnet_is_refused_with_list_of_routed_subnets() -> None:
-    """The error for an unrouted subnet lists the routed ones for the plan's author."""
+    """The error for a subnet without a route lists the subnets that have routes."""
     lan = NetworkSpec("lan", subnet=IPv4Network("100.64.0.0/24"))
     said = (
         "network 'lan': the world has no route to 100.64.0.0/24; "

@@ -1,4 +1,4 @@
-"""Tests of the features that a plan requires, and of the cast for few features."""
+"""Tests of the features that a plan requires, and of the cast for an adapter with few features."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ from harness.model.plan import (
     ],
 )
 def test_network_spec_requires_features_of_its_options(spec: NetworkSpec, asked: set[str]) -> None:
-    """A network requires the features of its options, or only `networks` without options."""
+    """A network requires the features of its options.
+
+    Without options it requires only `networks`.
+    """
     assert set(of_network(spec)) == asked
 
 
@@ -83,12 +86,15 @@ def test_container_spec_requires_features_of_its_mode_and_options(
 def test_default_network_of_another_kind_requires_no_bridge_feature(
     claimed: str, asked: set[str]
 ) -> None:
-    """A default network in user mode or of the user's own needs no bridge on the host."""
+    """A container on the default network requires the feature `bridge` by default.
+
+    It does not if the adapter declares a default network in user mode or of the user's own.
+    """
     assert set(of_container(ContainerSpec("c"), {Feature(claimed)})) == asked
 
 
-def test_check_lists_all_unclaimed_features() -> None:
-    """The error of a check of features names every unclaimed feature and no claimed one."""
+def test_check_lists_all_undeclared_features() -> None:
+    """The error lists every required feature that the adapter does not declare, and no other."""
     check("acme", {Feature.BRIDGE}, Feature.BRIDGE)
     with pytest.raises(Unclaimed, match=r"acme does not declare ipv6, networks$"):
         check("acme", {Feature.BRIDGE}, Feature.NETWORKS, Feature.IPV6, Feature.BRIDGE)
@@ -104,10 +110,13 @@ def test_check_lists_all_unclaimed_features() -> None:
         (["bridge", "networks"], {name: {"bridge"} for name in (CONTAINER01, CONTAINER02, JOINER)}),
     ],
 )
-def test_containers_with_unclaimed_mode_are_absent_from_cast(
+def test_containers_with_undeclared_mode_are_absent_from_cast(
     withheld: list[str], without: dict[str, set[str]]
 ) -> None:
-    """Containers with an unclaimed mode are absent, and so are those that join them."""
+    """The cast omits containers whose mode the adapter does not declare.
+
+    It also omits the containers that join them.
+    """
     assert absent(CAST, set(Feature) - {Feature.USER_MODE, *withheld}) == without
 
 

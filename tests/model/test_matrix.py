@@ -1,4 +1,4 @@
-"""Tests of the matrix: when two are equal, and the text of an assertion when they differ."""
+"""Tests of the matrix: equality, selections, and the explanation of a failed comparison."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def lost(*cells: Cell) -> Matrix[Observation]:
 
 
 def peers(count: int) -> list[Cell]:
-    """Return cells from `a` to as many targets."""
+    """Return cells from container `a` to as many targets."""
     return [replace(CELL, target=f"b{number}") for number in range(count)]
 
 
@@ -43,7 +43,10 @@ def peers(count: int) -> list[Cell]:
 def test_matrices_are_equal_if_all_promises_are_kept(
     data: st.DataObject, expected: Matrix[Promise]
 ) -> None:
-    """A matrix whose every observation keeps its promise equals the promised one, both ways."""
+    """An observed matrix equals the promised one if every promise is kept.
+
+    The order of the two operands does not matter.
+    """
     seen = Matrix({cell: data.draw(kept(promise)) for cell, promise in expected.items()})
     assert seen == expected
     assert expected == seen
@@ -54,7 +57,7 @@ def test_matrices_are_equal_if_all_promises_are_kept(
 def test_matrix_equality_means_same_cells_and_kept_promises(
     expected: Matrix[Promise], seen: Matrix[Observation]
 ) -> None:
-    """Matrices are equal if they have the same cells and each promise admits its observation."""
+    """Matrices are equal if they have the same cells and every promise admits its observation."""
     held = set(expected) == set(seen) and all(expected[cell].admits(seen[cell]) for cell in seen)
     assert (seen == expected) == (expected == seen) == held
     assert (seen != expected) != held
@@ -62,7 +65,10 @@ def test_matrix_equality_means_same_cells_and_kept_promises(
 
 @given(matrices(promises()).filter(len))
 def test_promised_cell_without_observation_is_a_difference(expected: Matrix[Promise]) -> None:
-    """A promised cell without observation makes the matrices unequal, and is named."""
+    """A promised cell without an observation makes the matrices unequal.
+
+    The explanation names the cell.
+    """
     seen = keeping(expected)
     assert seen == expected
     *rest, missing = seen
@@ -81,16 +87,19 @@ def test_observed_cell_without_promise_is_a_difference(
 
 
 @given(matrices(observations()), matrices(observations()))
-def test_observed_matrices_with_equal_entries_are_equal(
+def test_two_observed_or_two_promised_matrices_compare_like_dicts(
     one: Matrix[Observation], other: Matrix[Observation]
 ) -> None:
-    """Two observed matrices are equal like dictionaries, as are two promised ones."""
+    """Two observed matrices, or two promised ones, are equal like dictionaries."""
     assert one == Matrix(dict(one))
     assert (one == other) == (dict(one) == dict(other))
 
 
 def test_matrix_differs_from_dict_and_is_unhashable() -> None:
-    """A matrix differs from a dictionary and has no hash, as equal matrices could differ in it."""
+    """A matrix never equals a dictionary.
+
+    It has no hash, because equal matrices may differ in content.
+    """
     assert Matrix({CELL: KEPT}) != {CELL: KEPT}
     with pytest.raises(TypeError, match="unhashable"):
         hash(Matrix[Promise]())
@@ -108,7 +117,7 @@ def test_pickled_matrix_keeps_cells_and_order() -> None:
 
 @given(matrices(promises()), st.sampled_from(["source", "target", "protocol", "family"]))
 def test_selections_along_an_axis_partition_the_matrix(matrix: Matrix[Promise], axis: str) -> None:
-    """Every cell is in the selection of its own value; all selections merge to the whole."""
+    """The selections for all values of an axis are disjoint, and together are the whole matrix."""
     whole: Matrix[Promise] = Matrix()
     for value in {getattr(cell, axis) for cell in matrix}:
         part = matrix.select(**{axis: value})
@@ -122,7 +131,7 @@ def test_selections_along_an_axis_partition_the_matrix(matrix: Matrix[Promise], 
 def test_select_by_all_four_properties_finds_at_most_one_cell(
     matrix: Matrix[Promise], cell: Cell
 ) -> None:
-    """A selection by all four properties has one cell, or none."""
+    """A selection by all four properties of a cell contains at most one cell."""
     found = matrix.select(
         source=cell.source, target=cell.target, protocol=cell.protocol, family=cell.family
     )
@@ -134,7 +143,10 @@ def test_select_by_all_four_properties_finds_at_most_one_cell(
 def test_repeated_restrict_of_matrix_intersects_cells(
     matrix: Matrix[Promise], some: frozenset[Cell], others: frozenset[Cell]
 ) -> None:
-    """A second restriction leaves the cells of both; a restriction to all changes nothing."""
+    """A second `restrict` keeps only the cells that both calls name.
+
+    `restrict` to all cells changes nothing.
+    """
     assert matrix.restrict(some).restrict(others) == matrix.restrict(some & others)
     assert matrix.restrict(matrix) == matrix
     assert set(matrix.restrict(some)) == set(matrix) & some
@@ -144,7 +156,7 @@ def test_repeated_restrict_of_matrix_intersects_cells(
 def test_merge_of_matrix_parts_equals_restrict_to_their_union(
     matrix: Matrix[Promise], some: frozenset[Cell], others: frozenset[Cell]
 ) -> None:
-    """Parts of one matrix merge without conflict, in any order."""
+    """The parts of a matrix merge in any order, without a conflict."""
     one, other = matrix.restrict(some), matrix.restrict(others)
     assert one.merge(other) == other.merge(one) == matrix.restrict(some | others)
     assert one.merge(one) == one
@@ -152,7 +164,7 @@ def test_merge_of_matrix_parts_equals_restrict_to_their_union(
 
 
 def test_merge_of_conflicting_matrices_names_the_cell() -> None:
-    """A merge of matrices with different entries for a cell fails and names the cell."""
+    """Matrices with different entries for a cell cannot be merged; the error names the cell."""
     said = "a → b icmp/4: reply, ttl 64, seen as a here, dropped there"
     with pytest.raises(MatrixConflict, match=f"^{said}$"):
         Matrix({CELL: KEPT}).merge(Matrix({CELL: LOST}))
@@ -162,7 +174,10 @@ def test_merge_of_conflicting_matrices_names_the_cell() -> None:
 def test_diff_follows_order_of_promised_matrix(
     expected: Matrix[Promise], seen: Matrix[Observation]
 ) -> None:
-    """A difference has the promised matrix's order on either side, other cells last."""
+    """The difference of two matrices follows the order of the promised one.
+
+    Cells without a promise come last.
+    """
     order = list(dict.fromkeys([*expected, *seen]))
     for differences in (diff(expected, seen), diff(seen, expected)):
         where = [order.index(difference.cell) for difference in differences]
@@ -176,9 +191,9 @@ def test_diff_follows_order_of_promised_matrix(
 
 
 def test_explanation_shows_promise_observation_requirement_and_reason() -> None:
-    """An explanation shows promise, observation, requirement and reason of wrong cells.
+    """The explanation of a wrong cell has its promise, observation, requirement and reason.
 
-    It does not show right cells.
+    Correct cells are not shown.
     """
     expected = PROMISED.select(source="container01")
     seen = changed(keeping(expected), target="container02")
@@ -206,7 +221,10 @@ def test_explanation_does_not_depend_on_argument_order() -> None:
 def test_explanation_has_at_most_six_entries_and_counts_the_rest(
     expected: Matrix[Promise], seen: Matrix[Observation]
 ) -> None:
-    """Every wrong cell is in one of at most six entries, or counted in the last line."""
+    """An explanation has at most six entries.
+
+    Each wrong cell is in an entry or counted in the last line.
+    """
     lines = explain(seen, expected)
     wrong = diff(seen, expected)
     # A line of an entry's details stands further in, and may have an arrow of its own.
@@ -222,7 +240,7 @@ def test_explanation_has_at_most_six_entries_and_counts_the_rest(
 
 
 def _cells_in(entry: str) -> int:
-    """Return the number of cells that the first line of an entry stands for."""
+    """Return the number of cells that the first line of an explanation's entry names."""
     channels = entry.split(" → ")[1].split(" ", 1)[1]
     protocols, over, families = channels.partition(" over ")
     return len(protocols.split(", ")) * (len(families.split(" and ")) if over else 1)
@@ -244,9 +262,9 @@ def test_explanation_distinguishes_missing_from_unexpected_cell() -> None:
 
 
 def test_explanation_of_two_observed_matrices_says_left_and_right() -> None:
-    """An explanation of two observed matrices says left and right, without a reason.
+    """The explanation of two observed matrices calls them left and right, and has no reasons.
 
-    The probe's detail is shown beside the outcome.
+    The probe's detail is shown beside each outcome.
     """
     told = Matrix({CELL: replace(KEPT, detail="a stray")})
     assert explain(told, Matrix[Observation]()) == [
@@ -258,7 +276,10 @@ def test_explanation_of_two_observed_matrices_says_left_and_right() -> None:
 
 
 def test_explanation_groups_cells_with_equal_failure() -> None:
-    """A wrong TTL separates entries; a correct or unknown TTL does not."""
+    """Wrong cells with a different wrong TTL are in separate entries.
+
+    Cells with a correct or unknown TTL are in one entry.
+    """
     tcp, udp = replace(CELL, protocol=Protocol.TCP), replace(CELL, protocol=Protocol.UDP)
     expected = Matrix({CELL: REPLY, udp: REPLY, tcp: replace(REPLY, ttl=None)})
     masqueraded = replace(KEPT, seen_from="host")
@@ -274,7 +295,10 @@ def test_explanation_groups_cells_with_equal_failure() -> None:
 
 
 def test_explanation_entry_names_only_wrong_cells() -> None:
-    """An entry lists cells one by one if protocols and families do not multiply out."""
+    """An entry lists its cells one by one if they are not all combinations of protocol and family.
+
+    It therefore names wrong cells only.
+    """
     corner = [CELL, Cell("a", "b", Protocol.UDP, 6)]
     lines = explain(Matrix(dict.fromkeys(corner, LOST)), Matrix(dict.fromkeys(corner, REPLY)))
     assert lines[1] == "  a → b icmp/4, udp/6"
@@ -282,7 +306,7 @@ def test_explanation_entry_names_only_wrong_cells() -> None:
 
 @given(st.text())
 def test_explanation_escapes_control_characters(text: str) -> None:
-    """An explanation shows every control character of names and addresses escaped."""
+    """Control characters in names and addresses are shown escaped in an explanation."""
     assert printable(text).isprintable()
     cell = replace(CELL, source=text, target=text)
     seen = Matrix({cell: replace(LOST, code=text, detail=text)})
@@ -300,9 +324,9 @@ def test_oracle_and_matrix_import_without_rich() -> None:
 
 
 def test_parts_of_a_matrix_keep_its_origin() -> None:
-    """Parts of a matrix keep its origin.
+    """Parts of a matrix keep its origin, which allows further queries.
 
-    The origin allows further queries and has no effect on equality.
+    The origin has no effect on equality.
     """
     here, there = object(), object()
     one = Matrix({CELL: KEPT}, origin=here)
@@ -315,14 +339,14 @@ def test_parts_of_a_matrix_keep_its_origin() -> None:
 
 
 def test_matrix_repr_shows_number_of_cells() -> None:
-    """The repr of a matrix has only the number of cells, as assertions show the cells."""
+    """The repr of a matrix has only the number of cells, because explanations show the cells."""
     assert repr(lost(CELL, TCP)) == "<Matrix of 2 cells>"
 
 
 # --- limits ----------------------------------------------------------------------
 
 
-def test_seventh_explanation_entry_is_only_counted() -> None:
+def test_explanation_counts_seventh_entry_in_its_last_line() -> None:
     """An explanation shows six entries, and its last line counts the others."""
     six, seven = (explain(lost(*peers(count)), promised(*peers(count))) for count in (6, 7))
     assert [line for line in six if " → " in line] == [
@@ -336,7 +360,7 @@ def test_seventh_explanation_entry_is_only_counted() -> None:
 def test_last_line_of_explanation_names_sources_of_hidden_cells() -> None:
     """The last line of an explanation names each source of hidden cells once, in order.
 
-    Control characters of names are escaped.
+    Control characters in the names are escaped.
     """
     cells = [CELL, *(replace(CELL, source=name) for name in ("c", "d\x1b"))]
     cells += [replace(cell, target="z") for cell in cells[1:]]
@@ -348,7 +372,10 @@ def test_last_line_of_explanation_names_sources_of_hidden_cells() -> None:
 
 
 def test_explanation_omits_uninformative_common_values() -> None:
-    """Common values are left out for one wrong cell, all wrong cells, or a single value."""
+    """An explanation omits common values if one cell is wrong or all cells are wrong.
+
+    It also omits the value of an axis that has a single value.
+    """
     one, other = CELL, replace(CELL, target="c")
     assert explain(lost(one, other), promised(one, other))[1] == "  a → b icmp over IPv4"
     seen = Matrix({**lost(one), other: KEPT})
@@ -363,8 +390,11 @@ def test_explanation_omits_uninformative_common_values() -> None:
     ]
 
 
-def test_explanation_says_every_cell_only_for_two_or_more_cells() -> None:
-    """Two wrong cells of two are "every cell"; one of one and two of three are not."""
+def test_explanation_says_every_cell_only_for_several_cells() -> None:
+    """The explanation says "every cell" if two of two cells are wrong.
+
+    It does not if one of one, or two of three, are wrong.
+    """
     corner, single = replace(CELL, target="c"), replace(CELL, target="d")
     row = [CELL, TCP, corner, replace(corner, protocol=Protocol.TCP), single]
     row.append(replace(CELL, source="z", target="c", family=6))
@@ -378,7 +408,7 @@ def test_explanation_says_every_cell_only_for_two_or_more_cells() -> None:
 
 
 def test_explanation_has_a_preposition_for_each_axis() -> None:
-    """The prepositions from, to, by and over introduce source, target, protocol and family."""
+    """Source, target, protocol and family are introduced by from, to, by and over."""
     cells = [
         Cell(source, target, protocol, family)
         for source in ("a", "c")
@@ -401,7 +431,10 @@ def test_explanation_has_a_preposition_for_each_axis() -> None:
 
 
 def test_explanation_entry_shows_a_cell_with_ttl_if_there_is_one() -> None:
-    """An entry shows a cell with a TTL if there is one, as TCP cells have no TTL."""
+    """If only some cells of an entry have a TTL, the entry shows the promise with the TTL.
+
+    TCP cells have no TTL.
+    """
     udp = replace(CELL, protocol=Protocol.UDP)
     expected = Matrix({TCP: replace(REPLY, ttl=None), CELL: REPLY, udp: replace(REPLY, ttl=None)})
     assert explain(lost(TCP, CELL, udp), expected)[1:3] == [
@@ -411,7 +444,10 @@ def test_explanation_entry_shows_a_cell_with_ttl_if_there_is_one() -> None:
 
 
 def test_explanation_separates_different_promises_outcomes_and_ttls() -> None:
-    """A different promise, outcome or TTL in one direction makes a separate entry."""
+    """Cells with different promises, outcomes or changed TTLs are in separate entries.
+
+    A TTL that is wrong in only one direction makes no separate entry.
+    """
     for other, seen in (
         (replace(REPLY, why="two routers between"), LOST),
         (REPLY, Observation(Outcome.NO_ROUTE)),
@@ -431,8 +467,11 @@ def test_explanation_separates_different_promises_outcomes_and_ttls() -> None:
 # --- callback --------------------------------------------------------------------
 
 
-def test_explanation_shows_lines_of_tell_callback_below_entry() -> None:
-    """The callback gets the shown cells once, and its lines follow each entry."""
+def test_explanation_shows_lines_of_callback_below_its_entry() -> None:
+    """The `tell` callback is called once, with all shown cells.
+
+    Its lines for a cell are below the entry of that cell.
+    """
     asked: list[Sequence[Difference]] = []
 
     def tell(shown: Sequence[Difference]) -> dict[Cell, list[str]]:

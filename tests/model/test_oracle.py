@@ -1,4 +1,4 @@
-"""Tests of the oracle: examples of every rule, its reasons, and its cache."""
+"""Tests of the oracle: example promises for every rule, their reasons, and the cache."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ def promises_of(plan: Plan, dialect: Dialect = PLAIN) -> Matrix[Promise]:
 
 
 def ping(cell: str) -> Cell:
-    """Return the cell of `source → target/family`."""
+    """Return the cell of a ping, given as `source → target/family`."""
     source, _, target = cell.partition(" → ")
     target, _, family = target.partition("/")
     return Cell(source, target, Protocol.ICMP, 6 if family == "6" else 4)
 
 
 def ping_promise(matrix: Matrix[Promise], cell: str) -> str:
-    """Return the promise for a ping and its requirement."""
+    """Return the promise for a ping, with its requirement, as text."""
     promise = matrix[ping(cell)]
     return f"{promise}, {promise.requirement}"
 
 
 def rows(table: str) -> list[list[str]]:
-    """Return the rows of a table whose columns are two blanks apart."""
+    """Return the rows of a table in which columns are separated by at least two spaces."""
     return [re.split(r"  +", row) for row in table.strip().splitlines()]
 
 
@@ -109,7 +109,7 @@ container07-attached → www.example.com/4  reply, ttl 60, seen as host, ATT-3
 
 @pytest.mark.parametrize(("cell", "words"), rows(REFERENCE))
 def test_promises_of_reference_plan_follow_the_network_modes(cell: str, words: str) -> None:
-    """The promises of each mode are those of the material on the four modes."""
+    """The promises for the reference plan are those of the document on the four network modes."""
     assert ping_promise(promises_of(PLAN), cell) == words
 
 
@@ -143,7 +143,10 @@ attacker → container05-container/4  dropped, BR-9
 def test_bystanders_reach_each_other_and_only_the_host_reaches_containers(
     cell: str, words: str
 ) -> None:
-    """Bystanders reach each other as before; of them only the host reaches containers."""
+    """Bystanders reach each other as without containers.
+
+    Of the bystanders only the host reaches containers.
+    """
     assert ping_promise(promises_of(PLAN), cell) == words
 
 
@@ -180,21 +183,24 @@ lan1 → host1/6              reply, ttl 64, seen as lan1, HOST-3
 
 @pytest.mark.parametrize(("cell", "words"), rows(OPTIONS))
 def test_promises_follow_network_options(cell: str, words: str) -> None:
-    """IPv6, inter-container communication and internal each change their own cells."""
+    """IPv6, inter-container communication and internal each change only their own cells."""
     assert ping_promise(promises_of(NETWORKS), cell) == words
 
 
 def test_default_network_uses_resolver_of_the_host() -> None:
-    """The default network uses the host's resolver.
+    """Containers on the default network use the resolver of the host.
 
-    The declared resolver of user-defined networks has no effect there.
+    The dialect's choice for the resolver of user-defined networks has no effect on them.
     """
     without = promises_of(PLAN, Dialect(network_resolver="unreachable"))
     assert ping_promise(without, "container01 → www.example.com/4").startswith("reply")
 
 
 def test_attached_container_has_a_resolver_only_if_declared() -> None:
-    """An attached container resolves names only if declared; a bridged one always does."""
+    """An attached container can resolve names only if the dialect declares it.
+
+    A container on a bridge network always can.
+    """
     without = promises_of(PLAN, Dialect(none_resolver=False))
     assert ping_promise(without, "container07-attached → www.example.com/4") == "no-name, ATT-3"
     assert ping_promise(without, "container07-attached → internet/4").startswith("reply")
@@ -298,7 +304,10 @@ container07-attached → www.example.com/4  the runtime declares no resolver for
 def test_promise_reason_names_path_isolation_or_declaration(
     dialect: Dialect, cell: str, why: str
 ) -> None:
-    """The reason of a promise, shown on failure, names path, isolation or declaration."""
+    """The reason of a promise names the path, the isolation or the dialect's declaration.
+
+    A failure message shows the reason.
+    """
     promises = {**promises_of(PLAN, dialect), **promises_of(NETWORKS, dialect)}
     assert promises[ping(cell)].why == why
 
@@ -306,7 +315,7 @@ def test_promise_reason_names_path_isolation_or_declaration(
 @pytest.mark.parametrize("name", ["host", "ns1", "internet", "attacker"])
 @pytest.mark.parametrize("target", ["self", "loopback"])
 def test_bystander_reaches_its_own_address(name: str, target: str) -> None:
-    """A bystander reaches its own address; the promise belongs to requirement BYS-1."""
+    """A bystander reaches its own address; this promise belongs to requirement BYS-1."""
     for family in (4, 6):
         assert (
             ping_promise(promises_of(PLAN), f"{name} → {target}/{family}")
@@ -316,9 +325,9 @@ def test_bystander_reaches_its_own_address(name: str, target: str) -> None:
 
 @pytest.mark.parametrize("target", ["internet", "www.example.com", "ns1", "br0"])
 def test_attached_container_is_masqueraded_as_declared(target: str) -> None:
-    """An attached container is masqueraded as declared.
+    """An attached container is masqueraded only if the dialect declares it.
 
-    The TTL and the promises of other containers stay the same.
+    Its TTL and the promises for other containers stay the same.
     """
     cast, attached = "container01", "container07-attached"
     declared = promises_of(PLAN, Dialect(attached_masquerade=False))
@@ -332,7 +341,7 @@ def test_attached_container_is_masqueraded_as_declared(target: str) -> None:
 
 
 def test_default_network_has_ipv6_if_declared() -> None:
-    """Containers of the default bridge have IPv6 if the bridge has an IPv6 address."""
+    """If the dialect gives the default bridge an IPv6 address, its containers have IPv6."""
     six = Dialect(bridge_address6=IPv6Interface("fd00:17::1/64"))
     cell = Cell("container01", "container02", Protocol.ICMP, 6)
     assert cell not in promises_of(PLAN)
@@ -350,14 +359,17 @@ def test_default_network_has_ipv6_if_declared() -> None:
 def test_mode_none_loopback_answers_as_declared(
     dialect: Dialect, family: Family, words: str
 ) -> None:
-    """In mode none, 127.0.0.1 and ::1 reply as declared."""
+    """In mode none, 127.0.0.1 and ::1 reply only if the dialect declares it."""
     assert (
         ping_promise(promises_of(PLAN, dialect), f"container06-none → loopback/{family}") == words
     )
 
 
 def test_oracle_refuses_subnet_without_route() -> None:
-    """The oracle refuses a subnet that no router has a route to, and does not guess."""
+    """The oracle raises an error for a subnet that no router has a route to.
+
+    It makes no promises for such a subnet.
+    """
     for network in (
         NetworkSpec("lan", subnet=IPv4Network("100.64.0.0/24")),
         NetworkSpec("lan", subnet6=IPv6Network("2001:db8:77::/64")),
@@ -370,15 +382,15 @@ def test_oracle_refuses_subnet_without_route() -> None:
 
 @pytest.mark.parametrize(("source", "target"), [("a", "host"), ("host", "a"), ("br0", "host")])
 def test_oracle_refuses_cell_with_unknown_source_or_target(source: str, target: str) -> None:
-    """The error for a cell with an unknown source or target names the cell."""
+    """The error for a cell with an unknown source or target names that cell."""
     with pytest.raises(PlanError, match=f"no such cell in this plan: {source} → {target} icmp/4"):
         promised(Plan(), PLAIN, THREE_ROUTERS, [Cell(source, target, Protocol.ICMP, 4)])
 
 
 def test_cost_of_a_promise_is_independent_of_plan_size() -> None:
-    """A promise costs the same in a plan of any size: no cell visits all containers.
+    """The promise for a cell takes the same number of function calls in a plan of any size.
 
-    A mesh of 1000 containers has a million cells.
+    No computation visits all containers: a mesh of 1000 containers has a million cells.
     """
 
     def calls(containers: int, cells: list[Cell]) -> int:
@@ -406,7 +418,10 @@ def test_cost_of_a_promise_is_independent_of_plan_size() -> None:
 
 
 def test_promises_are_cached_for_equal_arguments() -> None:
-    """Promises are cached, as the observing code and the comparing test request the same."""
+    """Equal arguments return the cached promises.
+
+    The observing code and the comparing test request the same promises.
+    """
     promises = Promises()
     first = promises.of(PLAN, PLAIN, THREE_ROUTERS)
     assert first == promised(PLAN, PLAIN, THREE_ROUTERS)
@@ -418,7 +433,7 @@ def test_promises_are_cached_for_equal_arguments() -> None:
 
 
 def test_promise_cache_distinguishes_plan_dialect_topology_and_cells() -> None:
-    """Any different argument gives a different matrix of promises."""
+    """If any argument differs, the promises are computed anew."""
     promises = Promises()
     fewer = replace(PLAN, containers=PLAN.containers[:1])
     other = replace(PLAIN, masquerade_to_bystanders=not PLAIN.masquerade_to_bystanders)
@@ -435,7 +450,7 @@ def test_promise_cache_distinguishes_plan_dialect_topology_and_cells() -> None:
 
 
 def test_promise_cache_accepts_unhashable_plan() -> None:
-    """The oracle accepts a plan with lists instead of tuples, as others may write it."""
+    """The oracle accepts a plan with lists in place of tuples, which cannot be a cache key."""
     plan = Plan(containers=[ContainerSpec("a", Bridge())])  # type: ignore[arg-type] # on purpose
     promises = Promises()
     assert promises.of(plan, PLAIN, THREE_ROUTERS) == promised(plan, PLAIN, THREE_ROUTERS)

@@ -1,4 +1,4 @@
-"""Tests of the oracle's laws, which hold for any plan, dialect and world."""
+"""Tests of laws that the oracle's promises keep for any plan, dialect and world."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ World = tuple[Plan, Dialect, Topology]
 
 
 def names(plan: Plan, mode: type) -> list[str]:
-    """Return the containers of the plan that have a mode of this type."""
+    """Return the names of the plan's containers whose mode has this type."""
     return [container.name for container in plan.containers if isinstance(container.mode, mode)]
 
 
@@ -50,12 +50,12 @@ def networks_of(plan: Plan, name: str) -> set[str]:
 
 
 def bridged(plan: Plan) -> list[str]:
-    """Return the containers whose netns is on a network."""
+    """Return the names of the containers whose netns is on a network."""
     return [c.name for c in plan.containers if networks_of(plan, c.name)]
 
 
 def row(matrix: Matrix[Promise], source: str) -> dict[tuple[str, Protocol, Family], object]:
-    """Return the promises for one source, without requirement and reason."""
+    """Return the promises for one source, without their requirements and reasons."""
     return {
         (cell.target, cell.protocol, cell.family): (promise.outcome, promise.ttl, promise.seen_from)
         for cell, promise in matrix.select(source=source).items()
@@ -73,7 +73,10 @@ def test_every_promise_names_a_requirement_and_a_reason(world: World) -> None:
 
 @given(worlds)
 def test_joined_container_has_promises_of_its_namespace_owner(world: World) -> None:
-    """A joined container reaches, and is reached by, the same as its namespace's owner."""
+    """A joined container reaches the same targets as the owner of its netns.
+
+    It is also reached by the same sources.
+    """
     matrix = promised(*world)
     for name in names(world[0], Joined):
         home = world[0].home(name).name
@@ -85,7 +88,7 @@ def test_joined_container_has_promises_of_its_namespace_owner(world: World) -> N
 
 @given(worlds)
 def test_mode_host_container_has_promises_of_the_host(world: World) -> None:
-    """A container in mode host reaches the same targets as the host, in the same way."""
+    """A container in mode host reaches the same targets as the host, with the same promises."""
     matrix = promised(*world)
     for name in names(world[0], Host):
         assert row(matrix, name) == row(matrix, HOST)
@@ -93,10 +96,10 @@ def test_mode_host_container_has_promises_of_the_host(world: World) -> None:
 
 @given(worlds)
 def test_reply_between_bridged_containers_is_promised_both_ways(world: World) -> None:
-    """If one bridged container gets a reply from another, the other does too, with equal TTL.
+    """If container A gets a reply from B, then B gets a reply from A with an equal TTL.
 
-    Only containers on one network count. A container on several networks is probed at one
-    address, which a peer may not reach even if the peer's own address is reached.
+    This holds for containers on one bridge network. A container on several networks is probed at
+    one address, which a peer may not reach even if the peer's own address is reached.
     """
     matrix = promised(*world)
     inside = {name for name in bridged(world[0]) if not world[0].home(name).also}
@@ -110,9 +113,9 @@ def test_reply_between_bridged_containers_is_promised_both_ways(world: World) ->
 
 @given(worlds)
 def test_internet_sees_host_address_of_containers(world: World) -> None:
-    """Packets from a container to the internet carry the host's address.
+    """Packets from a container to the internet have the host's address as source.
 
-    The exception is a container attached by hand, if declared not to be masqueraded.
+    The exception is a manually attached container whose masquerading the dialect excludes.
     """
     plan, dialect, _ = world
     matrix = promised(*world)
@@ -124,8 +127,8 @@ def test_internet_sees_host_address_of_containers(world: World) -> None:
 
 
 @given(worlds)
-def test_isolated_networks_are_promised_no_reply(world: World) -> None:
-    """With isolation declared, no container gets a reply from another network's container."""
+def test_containers_on_isolated_networks_get_no_reply(world: World) -> None:
+    """If the dialect isolates networks, a container gets no reply from one on another network."""
     plan, dialect, topology = world
     matrix = promised(plan, replace(dialect, isolation="networks"), topology)
     inside = bridged(plan)
@@ -137,7 +140,7 @@ def test_isolated_networks_are_promised_no_reply(world: World) -> None:
 
 @given(worlds)
 def test_only_the_host_reaches_containers_without_direct_routing(world: World) -> None:
-    """Without direct routing, no bystander but the host gets a reply from a container."""
+    """Without direct routing, the host is the only bystander that reaches containers."""
     plan, dialect, _ = world
     assume("accept" not in (dialect.direct(4), dialect.direct(6)))
     matrix = promised(*world)
@@ -147,11 +150,8 @@ def test_only_the_host_reaches_containers_without_direct_routing(world: World) -
 
 
 @given(worlds)
-def test_internal_network_reaches_only_itself_peers_and_gateway(world: World) -> None:
-    """On an internal network a container gets replies only from peers and the gateway.
-
-    It also reaches itself.
-    """
+def test_container_on_internal_network_reaches_only_its_network(world: World) -> None:
+    """A container on internal networks gets replies only from peers, the gateway and itself."""
     plan = world[0]
     matrix = promised(*world)
     for name in bridged(plan):
@@ -175,7 +175,10 @@ def test_mode_none_reaches_only_loopback(world: World) -> None:
 
 @given(worlds)
 def test_oracle_has_a_cell_for_every_address_of_a_target(world: World) -> None:
-    """The oracle has a cell for each family in which the target has an address, and no other."""
+    """The oracle has a cell for each family in which the target has an address.
+
+    It has no other cells.
+    """
     plan, dialect, _ = world
     matrix = promised(*world)
     for name in (container.name for container in plan.containers):
@@ -200,7 +203,7 @@ def test_oracle_has_a_cell_for_every_address_of_a_target(world: World) -> None:
 
 @given(worlds)
 def test_additional_container_changes_no_other_promise(world: World) -> None:
-    """An additional container changes no promise of the other containers."""
+    """An additional container does not change the promises for the other containers."""
     plan, dialect, topology = world
     assume(plan.containers)
     before = promised(replace(plan, containers=plan.containers[:-1]), dialect, topology)
@@ -212,7 +215,10 @@ def test_additional_container_changes_no_other_promise(world: World) -> None:
 def test_additional_router_decrements_internet_ttl_by_one(
     plan: Plan, dialect: Dialect, routers: int
 ) -> None:
-    """Each router decrements the TTL to and from the internet, and no other, by one."""
+    """Each additional router lowers the TTL of packets to and from the internet by one.
+
+    No other TTL changes.
+    """
     near = promised(plan, dialect, Topology(routers=routers))
     far = promised(plan, dialect, Topology(routers=routers + 1))
     assert list(near) == list(far)
@@ -226,15 +232,18 @@ def test_additional_router_decrements_internet_ttl_by_one(
 
 @given(worlds)
 def test_promises_are_equal_for_all_protocols(world: World) -> None:
-    """Promises are equal for ICMP, UDP and TCP."""
+    """The promise for a cell is the same for ICMP, UDP and TCP."""
     matrix = promised(*world)
     for cell, promise in matrix.items():
         assert promise == matrix[replace(cell, protocol=Protocol.ICMP)]
 
 
 @given(worlds)
-def test_promises_of_selected_cells_equal_those_of_the_whole(world: World) -> None:
-    """The promises of selected cells equal those of the whole, without cells outside the plan."""
+def test_promises_of_selected_cells_equal_those_of_all_cells(world: World) -> None:
+    """The promises for selected cells equal those in the whole matrix.
+
+    Cells that the plan does not have are omitted.
+    """
     whole = promised(*world)
     every_fifth = list(whole)[::5]
     assert promised(*world, every_fifth) == whole.restrict(every_fifth)

@@ -1,4 +1,4 @@
-"""Tests of plans and promises: contradictions are refused, kept promises are admitted."""
+"""Tests of plans, whose contradictions are refused, and of promises and observations."""
 
 from __future__ import annotations
 
@@ -81,7 +81,10 @@ def test_invalid_additional_networks_of_a_container_are_refused(
 
 
 def test_networks_of_container_begin_with_network_of_its_mode() -> None:
-    """A container's networks begin with its mode's; mode none has no network."""
+    """The first network of a container is that of its mode.
+
+    A container in mode none has no network.
+    """
     assert ContainerSpec("a", Bridge("lan"), also=("dmz",)).networks == ("lan", "dmz")
     assert ContainerSpec("a", Attached()).networks == ("bridge",)
     assert ContainerSpec("a", Nothing()).networks == ()
@@ -89,13 +92,16 @@ def test_networks_of_container_begin_with_network_of_its_mode() -> None:
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_reserved_container_name_is_refused(name: str) -> None:
-    """A container cannot have a name that cells use for another participant."""
+    """A container cannot have a name that cells use for another source or target."""
     with pytest.raises(PlanError, match="is reserved for a cell"):
         Plan(containers=(ContainerSpec(name),))
 
 
-def test_home_follows_chain_of_joined_containers() -> None:
-    """The home of a joined container is the netns at the end of the chain of joins."""
+def test_home_of_a_joined_container_is_the_end_of_the_chain() -> None:
+    """The home of a joined container is the container at the end of the chain of joins.
+
+    That container owns the netns.
+    """
     plan = Plan(
         containers=(
             ContainerSpec("a"),
@@ -107,7 +113,10 @@ def test_home_follows_chain_of_joined_containers() -> None:
 
 
 def test_plan_has_default_network_without_entry() -> None:
-    """A plan has the default network without an entry, and no other unlisted one."""
+    """A plan always has the default network.
+
+    Any other network needs an entry.
+    """
     plan = Plan((NetworkSpec("lan"),))
     assert plan.network("bridge") == NetworkSpec("bridge")
     assert plan.network("lan") == plan.networks[0]
@@ -118,15 +127,18 @@ def test_plan_has_default_network_without_entry() -> None:
 
 
 def test_network_spec_has_ipv6_with_flag_or_subnet6() -> None:
-    """A network always has IPv4, and has IPv6 with `ipv6` or `subnet6`."""
+    """A network always has IPv4.
+
+    It has IPv6 if `ipv6` or `subnet6` is set.
+    """
     assert NetworkSpec("lan").families == (4,)
     assert NetworkSpec("lan", ipv6=True).families == (4, 6)
     assert NetworkSpec("lan", subnet6=IPv6Network("fd00:9::/64")).families == (4, 6)
 
 
 @given(plans())
-def test_plan_built_entry_by_entry_is_equal(plan: Plan) -> None:
-    """A plan built entry by entry is equal to one built at once, with an equal hash."""
+def test_plan_built_entry_by_entry_equals_plan_built_at_once(plan: Plan) -> None:
+    """A plan built entry by entry equals a plan built at once, and has the same hash."""
     grown = Plan()
     for network in plan.networks:
         grown = grown.with_network(network)
@@ -137,8 +149,8 @@ def test_plan_built_entry_by_entry_is_equal(plan: Plan) -> None:
 
 
 @given(plans(features={"bridge", "container"}))
-def test_generated_plan_uses_only_claimed_features(plan: Plan) -> None:
-    """A plan generated for the features bridge and container uses only the default network."""
+def test_generated_plan_uses_only_declared_features(plan: Plan) -> None:
+    """A plan generated for the features `bridge` and `container` has only the default network."""
     assert not plan.networks
     assert all(isinstance(container.mode, Bridge | Joined) for container in plan.containers)
 
@@ -155,15 +167,15 @@ def test_generated_plan_uses_only_claimed_features(plan: Plan) -> None:
     ],
 )
 def test_network_mode_prints_as_on_command_line(mode: Mode, spelling: str) -> None:
-    """A mode prints as a user writes it after `--net`."""
+    """A network mode is printed as it is written after `--net`."""
     assert str(mode) == spelling
 
 
 # --- cells -------------------------------------------------------------------
 
 
-def test_cells_are_ordered_by_source_target_protocol_family() -> None:
-    """All combinations are cells once, in the order of the arguments."""
+def test_cells_are_all_combinations_in_the_order_of_arguments() -> None:
+    """`cells` returns each combination of its arguments once, in the order of the arguments."""
     found = list(cells(("a", "b"), ("x",), (Protocol.ICMP, Protocol.TCP), (4, 6)))
     assert [str(cell) for cell in found] == [
         "a → x icmp/4",
@@ -185,7 +197,7 @@ def test_cells_are_ordered_by_source_target_protocol_family() -> None:
 def test_promise_admits_observation_that_keeps_all_fields(
     data: st.DataObject, promise: Promise
 ) -> None:
-    """A promise admits an observation that keeps it whole, for any round-trip time."""
+    """A promise admits an observation that keeps all fields, whatever the round-trip time."""
     assert promise.admits(data.draw(kept(promise)))
 
 
@@ -193,7 +205,10 @@ def test_promise_admits_observation_that_keeps_all_fields(
 def test_promise_admits_no_other_outcome(
     data: st.DataObject, promise: Promise, outcome: Outcome
 ) -> None:
-    """A promise admits no other outcome, except a rate-limited rejection."""
+    """A promise admits no other outcome.
+
+    The exception is a rate-limited rejection.
+    """
     seen = replace(data.draw(kept(promise)), outcome=outcome)
     allowed = {promise.outcome} | ({Outcome.DROPPED} if promise.limited else set())
     if promise.codes and seen.code not in promise.codes:
@@ -205,7 +220,7 @@ def test_promise_admits_no_other_outcome(
 def test_promise_with_fewer_fields_admits_full_observation(
     data: st.DataObject, promise: Promise
 ) -> None:
-    """A promise with fewer fields admits each observation that keeps the full promise."""
+    """A promise with fewer fields admits all observations that the full promise admits."""
     seen = data.draw(kept(promise))
     assert replace(promise, codes=frozenset()).admits(seen)
     assert replace(promise, ttl=None).admits(seen)
@@ -252,9 +267,9 @@ LIMITED = Promise(Outcome.REJECTED, codes=frozenset({"rst", "net-unreachable"}),
 def test_promise_refuses_observation_with_one_different_field(
     promise: Promise, kept: Observation, changes: list[dict[str, Any]]
 ) -> None:
-    """A promise refuses an observation with one different field.
+    """A promise does not admit an observation in which one field differs.
 
-    If no reply is promised, even the request must not arrive.
+    If no reply is promised, the request must not arrive either.
     """
     assert promise.admits(kept)
     for change in changes:
@@ -285,5 +300,8 @@ def test_observation_equality_ignores_rtt_and_detail(seen: Observation) -> None:
 def test_promise_and_observation_print_in_the_same_words(
     said: Observation | Promise, text: str
 ) -> None:
-    """Promise and observation print in the same words, with every deciding field."""
+    """A promise and its observation are printed in the same words.
+
+    The text has all fields that are compared.
+    """
     assert str(said) == text

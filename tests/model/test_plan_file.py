@@ -1,4 +1,4 @@
-"""Tests of plan files: a read plan equals the written one, and mistakes are named."""
+"""Tests of plan files: reading a written plan restores it, and errors name the entry."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_plan_file_keeps_every_field() -> None:
 
 @given(plans())
 def test_any_plan_survives_its_file(plan: Plan) -> None:
-    """Any plan, also an empty one, survives writing and reading."""
+    """Writing and reading a plan restores it, also an empty plan."""
     assert plan_file.loads(plan_file.dumps(plan)) == plan
 
 
@@ -87,9 +87,9 @@ def test_any_plan_survives_its_file(plan: Plan) -> None:
     )
 )
 def test_any_published_port_survives_a_plan_file(port: Publish) -> None:
-    """Any published port survives writing and reading.
+    """Writing and reading a plan restores every published port.
 
-    Ports are single ones and ranges, on addresses of both families.
+    Ports are single ports and ranges, on addresses of both families.
     """
     plan = Plan(containers=(ContainerSpec("a", ports=(port,)),))
     assert plan_file.loads(plan_file.dumps(plan)) == plan
@@ -135,7 +135,10 @@ NET = "[[network]]\nname = 'a'\n"
     ],
 )
 def test_plan_file_error_names_entry_and_key(text: str, complaint: str) -> None:
-    """The error for a plan file names entry and key, and suggests a similar or valid one."""
+    """The error for a plan file names the entry and the key.
+
+    It suggests a similar or a valid value.
+    """
     with pytest.raises(PlanError, match=f"^{re.escape(complaint)}"):
         plan_file.loads(text)
 
@@ -149,14 +152,17 @@ def test_plan_file_omits_default_values() -> None:
 
 
 def written(mode: str) -> ContainerSpec:
-    """Return a container with this `mode` text, in a plan with a network and another container."""
+    """Return a container with this text as `mode`.
+
+    Its plan also has a network and another container.
+    """
     lan = "[[network]]\nname = 'lan'\n"
     text = f"{lan}[[container]]\nname = 'web'\n[[container]]\nname = 'a'\nmode = '{mode}'"
     return plan_file.loads(text).containers[1]
 
 
 def test_plan_file_writes_each_mode_as_one_word() -> None:
-    """A plan file has each mode as one word, in the six forms of the documentation."""
+    """A plan file writes each mode as one word, in one of the six forms in the documentation."""
     texts = ["bridge", "host", "none", "network:lan", "container:web", "attached:lan"]
     modes = [Bridge(), Host(), Nothing(), Bridge("lan"), Joined("web"), Attached("lan")]
     assert [written(text).mode for text in texts] == modes
@@ -164,7 +170,10 @@ def test_plan_file_writes_each_mode_as_one_word() -> None:
 
 @pytest.mark.parametrize("mode", ["network", "network:", "host:lan", ":lan", "lan:network", ""])
 def test_plan_file_refuses_unknown_mode_with_list_of_modes(mode: str) -> None:
-    """An unknown mode is refused; a valid one has the right kind, a colon and a name."""
+    """The error for an unknown mode lists the valid modes.
+
+    A mode is a kind, in some cases followed by a colon and a name.
+    """
     said = (
         f"container 'a': unknown mode '{mode}'; "
         "the modes are bridge, host, none, network:NAME, container:NAME, attached:NETWORK"
@@ -174,7 +183,7 @@ def test_plan_file_refuses_unknown_mode_with_list_of_modes(mode: str) -> None:
 
 
 def published(text: str) -> Publish:
-    """Return the published port for this `ports` text."""
+    """Return the published port whose text in `ports` is this."""
     plan = plan_file.loads(f"[[container]]\nname = 'a'\nports = ['{text}']")
     return plan.containers[0].ports[0]
 
@@ -192,10 +201,10 @@ def published(text: str) -> Publish:
         ("[2001:db8::7]:0:80/tcp", Publish(0, 80, host_ip=ip_address("2001:db8::7"))),
     ],
 )
-def test_plan_file_has_ports_as_on_command_line(text: str, port: Publish) -> None:
-    """A plan file has ports as on the command line, TCP by default.
+def test_plan_file_has_ports_in_command_line_format(text: str, port: Publish) -> None:
+    """A plan file has published ports as on the command line, TCP by default.
 
-    A range maps to a host range of equal length or to any ports.
+    A range maps to a host range of equal length, or to any host ports.
     """
     assert published(text) == published(text.removesuffix("/tcp")) == port
     plan = tomllib.loads(plan_file.dumps(Plan(containers=(ContainerSpec("a", ports=(port,)),))))
@@ -210,9 +219,9 @@ BAD_PORTS = """
 
 @pytest.mark.parametrize("text", BAD_PORTS.split())
 def test_plan_file_refuses_invalid_port_with_expected_format(text: str) -> None:
-    """The error for an invalid port in a plan file shows the expected format.
+    """The error for an invalid published port shows the expected format.
 
-    Invalid are ports out of range, unequal ranges, names and other protocols.
+    Invalid are ports out of range, ranges of unequal length, names and other protocols.
     """
     said = (
         f"container 'a': '{text}' is not a port mapping; "
@@ -223,7 +232,7 @@ def test_plan_file_refuses_invalid_port_with_expected_format(text: str) -> None:
 
 
 def test_invalid_or_missing_plan_file_is_named(tmp_path: Path) -> None:
-    """The error for an invalid or missing plan file has its name and the reason."""
+    """The error for an invalid or missing plan file has its path and the reason."""
     path = tmp_path / "plan.toml"
     path.write_bytes("# für später\n[[container]]\nname = 'a'".encode())
     assert plan_file.read(path) == Plan(containers=(ContainerSpec("a"),))

@@ -1,4 +1,4 @@
-"""Tests of the catalogue: complete, well formed, and helpful for an unknown id."""
+"""Tests of the catalogue of requirements, and of the error for an unknown id."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ features = ["bridge"]
 
 
 def test_catalogue_ids_have_no_gap() -> None:
-    """The ids of each group run from 1 without a gap, up to the known number."""
+    """The ids of each group run from 1 without a gap, up to the known number of requirements."""
     numbers: dict[str, list[int]] = {}
     for requirement in CATALOGUE:
         group, number = requirement.id.split("-")
@@ -59,7 +59,7 @@ def test_catalogue_ids_have_no_gap() -> None:
 def test_every_requirement_has_a_source_and_known_features() -> None:
     """Every requirement has a source and known features.
 
-    A requirement that depends on a declaration names the field of Dialect.
+    A requirement that depends on the dialect names the field of `Dialect`.
     """
     for row in CATALOGUE:
         assert row.sources, row
@@ -101,7 +101,7 @@ def test_reference_resolves_to_url_of_its_source(id_: str, name: str, url: str) 
 
 
 def test_requirement_is_found_by_its_id() -> None:
-    """A requirement that is found by id has all fields that a verdict shows."""
+    """`CATALOGUE[id]` is a requirement with all fields that a verdict shows."""
     row = CATALOGUE["BR-7"]
     assert (row.id, row.level, row.section) == ("BR-7", Level.MUST, "bridge")
     assert row.statement.startswith("A bridged container reaches the internet")
@@ -121,7 +121,10 @@ def test_requirement_is_found_by_its_id() -> None:
     ],
 )
 def test_unknown_requirement_id_suggests_similar_id(id_: str, hint: str) -> None:
-    """The error for an unknown requirement id suggests a similar id, or the list command."""
+    """The error for an unknown requirement id suggests similar ids.
+
+    Without a similar id it names the file of the catalogue.
+    """
     text = GOOD
     for name in ("BR-2", "BR-4", "NONE-4", "NET-2", "DNS-1", "LIFE-1"):
         text += GOOD[GOOD.index("[[section.requirement]]") :].replace("BR-1", name)
@@ -135,7 +138,7 @@ def test_unknown_requirement_id_suggests_similar_id(id_: str, hint: str) -> None
 
 
 def test_parser_reads_every_field_of_a_catalogue() -> None:
-    """The parser reads every field of a catalogue into the field of that name."""
+    """The parser stores every field of a catalogue in the attribute of the same name."""
     (row,) = parse(GOOD.replace('["seed"]', '["seed", "RFC 792"]'))
     assert row == Requirement(
         "BR-1",
@@ -175,7 +178,7 @@ def test_parser_reads_every_field_of_a_catalogue() -> None:
     ],
 )
 def test_malformed_catalogue_error_names_the_entry(old: str, new: str, complaint: str) -> None:
-    """The error for a malformed catalogue names the entry and the mistake."""
+    """The error for a malformed catalogue names the entry and the mistake in it."""
     assert old in GOOD
     with pytest.raises(CatalogueError, match=complaint):
         parse(GOOD.replace(old, new, 1))
@@ -202,7 +205,7 @@ def test_optional_catalogue_fields_may_be_absent() -> None:
 
 
 def test_catalogue_file_is_read_as_utf_8(tmp_path: Path) -> None:
-    """A catalogue is read as UTF-8 from a `Path` and from a package's resource."""
+    """A catalogue is read as UTF-8, both from a `Path` and from a resource of a package."""
     path = tmp_path / "requirements.toml"
     path.write_bytes(GOOD.replace("It holds.", "It holds everywhere → always.").encode())
     assert load(path)["BR-1"].statement == "It holds everywhere → always."

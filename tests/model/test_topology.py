@@ -1,4 +1,4 @@
-"""Tests of the topology: no address is of the real world, and each has one owner."""
+"""Tests of the topology's addresses: none exists in the real world, and each has one owner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST = Topology(routers=30)
 
 
 def outside(world: Topology) -> list[Interface]:
-    """Return every address of the world that is not the host's own."""
+    """Return all addresses of the world except the host's own."""
     ends = [
         *(world.host, world.attacker, world.lan_gateway),
         *(world.internet, world.resolver, world.internet_gateway),
@@ -38,15 +38,15 @@ def within(interface: Interface, ranges: tuple[Network, ...] | list[Network]) ->
 
 
 def test_addresses_outside_the_host_are_documentation_ranges() -> None:
-    """Addresses of the LAN, routers and internet are documentation ranges.
+    """Addresses of the LAN, routers and internet are from ranges reserved for documentation.
 
     No packet to them can reach a real machine.
     """
     assert [one for one in outside(LONGEST) if not within(one, DOCUMENTATION)] == []
 
 
-def test_addresses_behind_the_host_are_private() -> None:
-    """The routes to the host cover its own networks, all private, and no outside address."""
+def test_routes_to_the_host_cover_only_its_private_networks() -> None:
+    """The routes to the host cover its own networks, all private, and no other address."""
     assert all(within(interface, PRIVATE) for interface in behind(LONGEST))
     assert not any(within(interface, PRIVATE) for interface in outside(LONGEST))
 
@@ -58,7 +58,10 @@ def test_topology_addresses_are_unique() -> None:
 
 
 def test_topology_links_have_disjoint_subnets() -> None:
-    """Both ends of a link are in one subnet, and no two links, LANs or internets overlap."""
+    """Both ends of a link are in one subnet.
+
+    The subnets of links, LANs and the internet do not overlap.
+    """
     links = [LONGEST.link(number) for number in range(1, LONGEST.routers + 1)]
     for family in FAMILIES:
         subnets = [pick(end, family).network for near, end in links]
@@ -70,7 +73,7 @@ def test_topology_links_have_disjoint_subnets() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_neighbours_on_a_link_share_a_subnet(family: Family) -> None:
-    """All ends of a link are on-link for each other."""
+    """The addresses at all ends of a link are in one subnet."""
     world = Topology()
     for link in (
         (world.host, world.attacker, world.lan_gateway),
@@ -82,13 +85,13 @@ def test_neighbours_on_a_link_share_a_subnet(family: Family) -> None:
 
 @pytest.mark.parametrize("routers", [0, 31, -1])
 def test_invalid_number_of_routers_is_refused(routers: int) -> None:
-    """A world has at least one router and at most as many as the link ranges hold."""
+    """A world has at least one router, and at most as many as there are subnets for links."""
     with pytest.raises(ValueError, match=f"1 to 30 routers, not {routers}"):
         Topology(routers=routers)
 
 
 def test_owner_of_the_bridge_address_is_the_host() -> None:
-    """Every address has the name of its owner; the address of br0 belongs to the host."""
+    """Each address has the name of its owner; the address of br0 belongs to the host."""
     owners = Topology().owners()
     assert owners[pick(Topology().br0, 4).ip] == "host"
     assert owners[pick(Topology().resolver, 6).ip] == "internet"
@@ -96,7 +99,7 @@ def test_owner_of_the_bridge_address_is_the_host() -> None:
 
 
 def test_pick_of_missing_family_lists_the_candidates() -> None:
-    """The error for an address of a missing family lists the addresses of other families."""
+    """The error for a missing family lists the owner's addresses of the other family."""
     (four, six) = Topology().host
     assert pick((four, six), 6) == six
     with pytest.raises(LookupError, match=r"no IPv6 address among .*198\.51\.100\.7"):

@@ -1,4 +1,4 @@
-"""Tests of containers with a tap of their own in place of a network: their promises."""
+"""Tests of the promises for containers in user mode, which have a tap in place of a bridge port."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def promise(
     protocol: Protocol = Protocol.TCP,
     family: Family = 4,
 ) -> str:
-    """Return the promise of a cell and its requirement."""
+    """Return the promise for a cell, with its requirement, as text."""
     cell = Cell(source, target, protocol, family)
     found = promised(PLAN, dialect, Topology(), [cell])[cell]
     return f"{found}, {found.requirement}"
@@ -68,9 +68,9 @@ def promise(
 def test_user_mode_traffic_leaves_with_host_address(
     dialect: Dialect, source: str, target: str, words: str
 ) -> None:
-    """Traffic from a tap leaves with the host's address and the host's TTL.
+    """Packets that leave a container by a tap have the host's address and the host's TTL.
 
-    Traffic inside the netns stays inside.
+    Packets inside the container's netns do not change.
     """
     assert promise(dialect, source, target) == words
 
@@ -87,9 +87,9 @@ def test_user_mode_traffic_leaves_with_host_address(
     ],
 )
 def test_pasta_container_answers_for_the_host_address(source: str, target: str, words: str) -> None:
-    """In a pasta container a packet to the host's address, which it copies, stays inside.
+    """A pasta container itself receives its packets to the host's address, because pasta copies it.
 
-    A packet to an address with two owners ends at the nearer one.
+    A packet to an address with two owners is delivered to the owner nearer to the sender.
     """
     assert promise(PASTA, source, target) == words
 
@@ -105,7 +105,7 @@ def test_pasta_container_answers_for_the_host_address(source: str, target: str, 
 def test_slirp4netns_internal_addresses_are_unreachable(
     source: str, target: str, words: str
 ) -> None:
-    """The internal addresses of slirp4netns are unreachable.
+    """The addresses inside slirp4netns cannot be reached from outside the container.
 
     The host replies only at its own address, and no other container reaches a tap.
     """
@@ -113,16 +113,16 @@ def test_slirp4netns_internal_addresses_are_unreachable(
 
 
 def test_slirp4netns_decrements_ttl_of_datagrams() -> None:
-    """slirp4netns decrements the TTL of datagrams by one; pasta sends a new TTL."""
+    """slirp4netns decrements the TTL of datagrams by one; pasta sends them with a new TTL."""
     words = "reply, seen as host, seen with ttl {}, UM-2"
     assert promise(SLIRP, "one", "internet", protocol=Protocol.UDP) == words.format(60)
     assert promise(PASTA, "one", "internet", protocol=Protocol.UDP) == words.format(61)
 
 
 def test_ipv6_address_of_another_tap_is_unreachable() -> None:
-    """A container cannot reach the IPv6 address of another tap.
+    """A container cannot reach the IPv6 address of another container's tap.
 
-    slirp4netns gives each tap its own address; pasta copies that of the host.
+    With slirp4netns each tap has its own address. With pasta it is a copy of the host's.
     """
     assert promise(SLIRP, "one", "other", family=6) == "dropped, UM-4"
     assert promise(PASTA, "one", "other", family=6) == "wrong-peer, ttl 64, seen as one, UM-4"
@@ -156,7 +156,7 @@ BRIDGES = replace(PASTA, bridges="pasta", isolation="none")
     ],
 )
 def test_rootless_bridges_share_one_tap(source: str, target: str, words: str) -> None:
-    """Rootless bridges behave as other bridges, with the shared netns as their host."""
+    """Rootless bridges behave like other bridges; their shared netns has the role of the host."""
     cell = Cell(source, target, Protocol.UDP, 4)
     found = promised(NETWORKS, BRIDGES, Topology(), [cell])[cell]
     assert f"{found}, {found.requirement}" == words
@@ -178,7 +178,10 @@ def test_rootless_bridges_share_one_tap(source: str, target: str, words: str) ->
 def test_rootless_bridges_without_outside_ipv6_have_no_route_beyond(
     source: str, target: str, words: str
 ) -> None:
-    """IPv6 beyond rootless bridges is unreachable as declared; IPv4 leaves by the tap."""
+    """If the dialect declares IPv6 beyond rootless bridges unreachable, IPv6 packets get no reply.
+
+    IPv4 packets leave by the tap.
+    """
     networks = (NetworkSpec("lan", ipv6=True), NetworkSpec("shut", ipv6=True, internal=True))
     on = {"a": "lan", "b": "lan", "closed": "shut"}
     containers = tuple(ContainerSpec(name, Bridge(network)) for name, network in on.items())
@@ -191,7 +194,7 @@ def test_rootless_bridges_without_outside_ipv6_have_no_route_beyond(
 
 
 def reason_of(plan: Plan, dialect: Dialect, cell: Cell) -> str:
-    """Return the reason of a promise."""
+    """Return the reason of the promise for a cell."""
     return promised(plan, dialect, Topology(), [cell])[cell].why
 
 
@@ -210,12 +213,15 @@ def reason_of(plan: Plan, dialect: Dialect, cell: Cell) -> str:
 def test_reason_names_the_tap_or_the_nearer_owner(
     dialect: Dialect, source: str, target: str, reason: str, family: Family
 ) -> None:
-    """The reason of a promise, shown on failure, names the tap or the nearer owner."""
+    """The reason of a promise names the tap, or the nearer of two owners of an address.
+
+    A failure message shows the reason.
+    """
     assert reason_of(PLAN, dialect, Cell(source, target, Protocol.TCP, family)) == reason
 
 
 def test_reason_of_a_missing_route_names_the_declaration() -> None:
-    """The reason of a missing IPv6 route names the declaration: it is no defect."""
+    """The reason for a missing IPv6 route names the dialect's declaration, as it is no defect."""
     plan = Plan(
         networks=(NetworkSpec("lan", ipv6=True),), containers=(ContainerSpec("a", Bridge("lan")),)
     )
@@ -225,7 +231,7 @@ def test_reason_of_a_missing_route_names_the_declaration() -> None:
 
 
 def test_container_with_a_tap_reaches_its_other_network_too() -> None:
-    """A container with a tap as default network also reaches its other networks."""
+    """A container whose default network is a tap also reaches its other networks."""
     both = ContainerSpec("both", Bridge(), also=("lan",))
     peer = ContainerSpec("peer", Bridge("lan"))
     plan = Plan(networks=(NetworkSpec("lan"),), containers=(both, peer))
@@ -234,6 +240,9 @@ def test_container_with_a_tap_reaches_its_other_network_too() -> None:
 
 
 def test_user_mode_has_no_gateway_cells() -> None:
-    """User mode has no gateway cells, as the gateway of a tap is a user-space process."""
+    """The matrix has no gateway cells in user mode.
+
+    The gateway of a tap is a user-space process.
+    """
     cells = promised(PLAN, PASTA, Topology())
     assert not [cell for cell in cells if cell.target == "gateway"]

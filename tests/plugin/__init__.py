@@ -1,1 +1,1 @@
-"""Tests of the pytest plugin, with small projects that are run with it."""
+"""Tests of the pytest plugin, which run small projects with it."""

@@ -1,4 +1,4 @@
-"""Fixture of a small project that uses netmodes."""
+"""Fixture that makes a small project that uses netmodes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Acme:
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Return a project with its own runtime `acme`, which claims bridge networks only.
+    """Return a project with its own adapter `acme`, which declares bridge networks only.
 
-    The runtime is never started: the plugin only asks for its features.
+    The runtime is never started: the plugin only reads the adapter's features.
     """
     site = Path(pytester.path, "site")
     paths = (str(site), str(pytester.path), str(ROOT), os.environ.get("PYTHONPATH"))

@@ -1,4 +1,4 @@
-"""Tests of imports: only needed modules are imported, and some need no Linux."""
+"""Tests of imported modules: a run imports only the needed ones, and some need no Linux."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ sys.exit(pytest.main(["-p", "harness.plugin", "-q", *sys.argv[1:]], plugins=[Tel
 
 
 def loaded(*arguments: str) -> set[str]:
-    """Return the modules that such a pytest run has imported."""
+    """Return the modules that a pytest run with these arguments has imported."""
     done = run(python(LOADED, *arguments))
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("LOADED"))
@@ -27,9 +27,9 @@ def loaded(*arguments: str) -> set[str]:
 
 
 def test_unrelated_run_imports_only_the_options(pytester: pytest.Pytester) -> None:
-    """A run that does not use netmodes imports only the module of its options.
+    """A run that does not use netmodes imports only the module with its options.
 
-    The plugin is loaded wherever netmodes is installed, so it must cost nothing there.
+    pytest loads the plugin wherever netmodes is installed, so an unrelated run must not slow down.
     """
     pytester.makepyfile("def test_passes(): pass")
     own = {name for name in loaded() if name.partition(".")[0] in {"harness", "linux", "runtime"}}
@@ -43,9 +43,9 @@ def test_unrelated_run_imports_only_the_options(pytester: pytest.Pytester) -> No
 
 
 def test_collecting_suites_imports_no_hypothesis() -> None:
-    """Collecting the suites imports no Hypothesis, which takes a third of the time.
+    """Collecting the suites does not import Hypothesis, which would take a third of the time.
 
-    The property suites import it when they run.
+    The property suites import Hypothesis when they run.
     """
     seen = loaded("--collect-only", "--rootdir", str(ROOT), str(ROOT / "suites" / "properties"))
     assert "suites.properties.test_histories" in seen
@@ -74,6 +74,6 @@ print(registry.find("mydocker").name)
 
 
 def test_modules_load_without_linux() -> None:
-    """Plugin, fixtures, commands and adapter can be imported on other systems."""
+    """The plugin, the fixtures, the commands and the adapters can be imported without Linux."""
     done = run(python(FOREIGN))
     assert done.stdout == "mydocker\n", done.stderr

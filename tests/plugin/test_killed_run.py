@@ -1,4 +1,4 @@
-"""Tests that a run leaves the machine as it was, also if the run is killed."""
+"""Tests that a run leaves the machine unchanged, even if the run is killed."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_half_way(scene, capfd):
 
 @pytest.fixture
 def view(project: pytest.Pytester) -> Iterator[None]:
-    """Return a mount namespace of this test: workers mount in the shared one.
+    """Enter a separate mount namespace for the test, because workers mount in the common one.
 
-    Mounts of a run would show in a copy that is not private.
+    Its mounts are shared, so that a mount that a run does not keep private would appear in it.
     """
     before = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
     unshare(CLONE_NEWNS)
@@ -56,7 +56,7 @@ Machine = tuple[Snapshot, set[str], str]
 
 
 def machine() -> Machine:
-    """Return links, addresses, routes, rules, sysctls, mounts and names of network namespaces."""
+    """Return links, addresses, routes, rules, sysctls, mounts and named netns of the machine."""
     with NetNS.own() as own:
         network = fixed("machine", own).snapshot()
     named = " ".join(sorted(os.listdir("/run/netns"))) if Path("/run/netns").exists() else ""
@@ -65,9 +65,9 @@ def machine() -> Machine:
 
 
 def assert_unchanged(before: Machine) -> None:
-    """Assert that nothing changed, except sysctls of a kernel module that was loaded meanwhile.
+    """Assert that nothing changed, except the sysctls of a newly loaded kernel module.
 
-    The first user loads the module, and its sysctls appear in every namespace.
+    The first use of a module loads it, and its sysctls appear in every namespace.
     """
     network, mounts, names = before
     network_after, mounts_after, names_after = machine()
@@ -79,7 +79,7 @@ def assert_unchanged(before: Machine) -> None:
 
 
 def family(pid: int) -> set[tuple[int, str]]:
-    """Return a process and its descendants by pid and start time, since a pid is reused."""
+    """Return a process and its descendants, each by pid and start time, as pids are reused."""
     found: set[tuple[int, str]] = set()
     for ancestor in (waiting := [pid]):
         with contextlib.suppress(OSError):  # the process has just ended
@@ -94,7 +94,7 @@ def family(pid: int) -> set[tuple[int, str]]:
 def test_killed_run_leaves_machine_unchanged(
     project: pytest.Pytester, view: None, workers: int
 ) -> None:
-    """A run killed by SIGKILL amid worlds and containers leaves the machine unchanged.
+    """A run that is killed by SIGKILL in a live test leaves the machine unchanged.
 
     No process, link, rule or mount is left.
     """
@@ -116,7 +116,7 @@ def test_killed_run_leaves_machine_unchanged(
 
 
 def test_finished_run_leaves_machine_unchanged(project: pytest.Pytester, view: None) -> None:
-    """A complete run leaves no process, link, rule or mount."""
+    """A finished run leaves no process, link, rule or mount on the machine."""
     project.makepyfile(LIVE.replace("signal.pause()", "pass"))
     before = machine()
     result = project.runpytest_subprocess("--sandbox=always", "--runtime=mydocker", "-n", "1")
@@ -125,18 +125,16 @@ def test_finished_run_leaves_machine_unchanged(project: pytest.Pytester, view: N
 
 
 def sent() -> int:
-    """Return the number of packets sent by a link of this thread's network namespace."""
+    """Return the number of packets that a link in this thread's netns has sent."""
     lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
     return sum(int(line.partition(":")[2].split()[9]) for line in lines)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_run_sends_no_packet_from_its_start_namespace(
-    project: pytest.Pytester, workers: str
-) -> None:
-    """A run sends no packet from its start namespace, not even by the loopback.
+def test_run_sends_no_packet_in_its_start_namespace(project: pytest.Pytester, workers: str) -> None:
+    """A run sends no packet in the netns where it was started, not even over loopback.
 
-    Worlds and containers come and go meanwhile.
+    It starts and ends worlds and containers meanwhile.
     """
     project.makepyfile(test_a=LIVE.replace("signal.pause()", "pass"))
     with NetNS.new() as outside, outside.entered():

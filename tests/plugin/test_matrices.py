@@ -1,4 +1,4 @@
-"""Tests of a run's output about matrices: wrong cells of a failure, the final table."""
+"""Tests of the matrices that a run prints: wrong cells of a failure, and the final table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_cells(request, wrong):
 
 
 def test_failure_shows_only_wrong_cells(project: pytest.Pytester) -> None:
-    """A failure shows only wrong cells, six at most, with promise and requirement."""
+    """A failure shows only wrong cells, at most six, each with its promise and requirement."""
     project.makepyfile(MATRICES)
     result = project.runpytest_subprocess()
     result.assert_outcomes(passed=1, failed=1)
@@ -48,8 +48,11 @@ def test_failure_shows_only_wrong_cells(project: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_matrix_is_drawn_once_at_the_end(project: pytest.Pytester, workers: list[str]) -> None:
-    """The matrix is drawn once for all processes, and a wrong cell stays wrong."""
+def test_matrix_is_printed_once_at_the_end(project: pytest.Pytester, workers: list[str]) -> None:
+    """The matrix is printed once for all workers.
+
+    A cell that is wrong in one test is wrong in the matrix.
+    """
     project.makepyfile(MATRICES)
     result = project.runpytest_subprocess(*workers)
     result.stdout.fnmatch_lines(

@@ -1,4 +1,4 @@
-"""Tests of workers on other machines, through pytest-xdist's ssh gateways."""
+"""Tests of workers on other machines, which pytest-xdist starts by ssh."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ Host *
 
 @dataclass(frozen=True)
 class Fleet:
-    """Two machines that are reachable by ssh only, and the machine of the controller."""
+    """Two machines that can only be reached by ssh, and the machine of the controller."""
 
     desk: NetNS
     addresses: tuple[str, str]
@@ -106,7 +106,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 def _only_ssh(space: NetNS) -> None:
-    """Drop everything but ssh and its connections."""
+    """Drop all packets except those of ssh connections."""
     with Nft(space) as rules:
         accept = nftables.verdict("accept")
         rules.apply(
@@ -123,7 +123,7 @@ def _only_ssh(space: NetNS) -> None:
 
 
 def over_ssh(fleet: Fleet, python: str, *arguments: str) -> Watched:
-    """Run pytest on the controller's machine, with a worker on each of the others."""
+    """Run pytest on the controller's machine, with a worker on each of the other two."""
     folder = fleet.config.parent
     workers = []
     for number, address in enumerate(fleet.addresses):
@@ -140,9 +140,9 @@ SANDBOXED = f"{sys.executable} -m harness.cli.main python"
 
 @pytest.mark.timeout(300)
 def test_ssh_workers_run_in_sandboxes_of_their_machines(fleet: Fleet) -> None:
-    """Workers on two machines run tests in their own worlds, and there is one report.
+    """Workers on two machines run tests in sandboxes there, and there is one common report.
 
-    The firewalls of the machines admit only ssh.
+    The machines' firewalls admit only ssh.
     """
     where = fleet.config.parent / "junit.xml"
     arguments = ("afar", "suites.modes.test_none", f"--junitxml={where}", "--report=report")

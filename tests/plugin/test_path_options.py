@@ -1,4 +1,4 @@
-"""Tests of options whose value is a path, which pytest could take for test paths."""
+"""Tests of options whose value is a path, which pytest could mistake for a test path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORKERS = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "w
 
 @pytest.fixture
 def elsewhere(project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with tests outside of the project; the project has one test."""
+    """Return a folder with tests outside the project, which has one test."""
     project.makepyfile(TEST)
     folder = tmp_path_factory.mktemp("elsewhere")
     (folder / "test_foreign.py").write_text("def test_fails(): raise AssertionError")
@@ -30,7 +30,10 @@ def elsewhere(project: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory
 
 
 def assert_passes(root: Path, *words: str) -> None:
-    """Run pytest in the project; check that its one test passes, by its settings."""
+    """Run pytest in the project.
+
+    Check that exactly the project's test runs and passes, with the project's settings.
+    """
     done = run([*PYTEST, *words])
     assert (done.returncode, done.stderr) == (pytest.ExitCode.OK, ""), done.stdout
     assert f"rootdir: {root}\nconfigfile: pyproject.toml" in done.stdout
@@ -40,10 +43,10 @@ def assert_passes(root: Path, *words: str) -> None:
 @WORKERS
 @pytest.mark.parametrize("form", ["two words", "one word"])
 @pytest.mark.parametrize("exists", [False, True], ids=["new", "existing"])
-def test_report_folder_outside_the_project(
+def test_report_folder_may_be_outside_the_project(
     project: pytest.Pytester, elsewhere: Path, workers: list[str], form: str, *, exists: bool
 ) -> None:
-    """`--report DIR` and `--report=DIR` both work, whether the folder exists or not."""
+    """`--report DIR` and `--report=DIR` are equivalent, whether the folder exists or not."""
     folder = elsewhere if exists else elsewhere / "new"
     words = ["--report", str(folder)] if form == "two words" else [f"--report={folder}"]
     assert_passes(project.path, *workers, *words)
@@ -51,8 +54,10 @@ def test_report_folder_outside_the_project(
 
 
 @WORKERS
-def test_report_folder_inside_the_project(project: pytest.Pytester, workers: list[str]) -> None:
-    """A relative report folder inside the project works, and so does an absolute one."""
+def test_report_folder_may_be_inside_the_project(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """A report folder inside the project may be a relative or an absolute path."""
     project.makepyfile(TEST)
     inside = project.mkdir("inside")
     for folder in (str(inside), "inside"):
@@ -61,10 +66,10 @@ def test_report_folder_inside_the_project(project: pytest.Pytester, workers: lis
 
 
 @WORKERS
-def test_option_files_outside_the_project(
+def test_option_files_may_be_outside_the_project(
     project: pytest.Pytester, elsewhere: Path, workers: list[str]
 ) -> None:
-    """`--expect`, `--write-expect` and `--shard-by` take a file outside the project."""
+    """`--expect`, `--write-expect` and `--shard-by` accept a file outside the project."""
     assert_passes(project.path, f"--report={elsewhere}")
     known, written, times = (elsewhere / name for name in ("known", "written", "report.json"))
     known.touch()
@@ -73,8 +78,13 @@ def test_option_files_outside_the_project(
     assert_passes(project.path, *workers, "--shard", "1/1", "--shard-by", str(times))
 
 
-def test_runtime_description_outside_the_project(project: pytest.Pytester, elsewhere: Path) -> None:
-    """`--runtime FILE` reads a description outside the project, and reports its mistake."""
+def test_runtime_description_may_be_outside_the_project(
+    project: pytest.Pytester, elsewhere: Path
+) -> None:
+    """`--runtime FILE` reads a description outside the project.
+
+    The error for an invalid description is reported.
+    """
     description = elsewhere / "acme.toml"
     description.write_text("nonsense = 1\n")
     done = run([*PYTEST, "--runtime", str(description)])

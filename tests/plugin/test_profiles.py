@@ -1,4 +1,4 @@
-"""Tests of the reproducibility of the property suites."""
+"""Tests that runs of the property suites are reproducible."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ import pytest
 def test_gated_runs_draw_the_same_examples(
     project: pytest.Pytester, options: list[str], *, same: bool
 ) -> None:
-    """Gated runs draw the same examples.
+    """Runs with the profile `gate` draw the same examples.
 
-    Otherwise chance would decide whether a known deviation occurs.
+    Otherwise it would depend on chance whether a known deviation occurs.
     """
     (project.path / "acme.toml").write_text("")
     # `try` is an option of the plugin behind `netmodes faults`.

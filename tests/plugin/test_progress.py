@@ -1,4 +1,4 @@
-"""Tests of progress bars: on a terminal, in a long run of the property suites only."""
+"""Tests of the progress bar, which only a long run on a terminal shows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def shown(project: pytest.Pytester, *options: str, terminal: bool = True, tests:
 
 
 def screen(written: str) -> list[str]:
-    """Return the final screen of a terminal that received the output."""
+    """Return the final screen of a terminal that has received this output."""
     rows, row, column = [""], 0, 0
     for part in re.findall(r"\x1b\[\??[\d;]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", written):
         count = int("".join(takewhile(str.isdigit, part[2:])) or "1")
@@ -75,7 +75,10 @@ def screen(written: str) -> list[str]:
 def test_long_run_shows_progress_and_time_left(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """The bar of a long run names property, example and step, and is erased at the end."""
+    """The progress bar of a long run shows the test, the example and the step.
+
+    It also shows the time left, and is erased at the end.
+    """
     written = shown(project, "--profile=gate", *workers)
     assert re.search(r"any \d: example 1 of 3, step \d of 5 .*\d:\d\d:\d\d", written)
     seen = "\n".join(screen(written))
@@ -84,8 +87,11 @@ def test_long_run_shows_progress_and_time_left(
     assert "5 passed" in seen
 
 
-def test_shrinking_shows_no_end(project: pytest.Pytester) -> None:
-    """While a failure shrinks, the bar shows no end: the number of examples is unknown."""
+def test_shrinking_shows_no_total(project: pytest.Pytester) -> None:
+    """While Hypothesis shrinks a failure, the bar shows no total number of examples.
+
+    The number is unknown.
+    """
     written = shown(project, "--profile=explore", tests=MORE)
     assert "any: example 3 of 3 " in written
     assert "any: example 5 " in written
@@ -98,7 +104,7 @@ def test_shrinking_shows_no_end(project: pytest.Pytester) -> None:
 def test_log_and_quick_run_have_no_progress_bar(
     project: pytest.Pytester, workers: list[str], profile: str, *, terminal: bool
 ) -> None:
-    """A log has no progress bar, and a run of seconds needs none."""
+    """Output to a file has no progress bar, and neither has a run of a few seconds."""
     written = shown(project, f"--profile={profile}", *workers, terminal=terminal)
     assert "example" not in written
     assert "\x1b[A" not in written

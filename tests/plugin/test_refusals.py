@@ -1,4 +1,4 @@
-"""Tests of machines that cannot run live tests: the run fails at once."""
+"""Tests of machines that cannot run live tests, where a run fails at its start."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NO_NETNS = {"net": 0}
 
 
 def test_missing_sandbox_fails_the_run_at_its_start(project: pytest.Pytester) -> None:
-    """Without a sandbox the run ends before collection.
+    """If no sandbox is possible, the run ends before test collection.
 
-    One line has the problem, the reason and the remedy.
+    One line names the problem, its reason and its remedy.
     """
     project.makepyfile(PURE)
     done = run(confined(PYTEST, limits=NO_NETNS))
@@ -31,8 +31,11 @@ def test_missing_sandbox_fails_the_run_at_its_start(project: pytest.Pytester) ->
     assert "Raise the limit user.max_net_namespaces (sysctl, as root)" in done.stderr
 
 
-def test_missing_essential_in_the_sandbox_fails_the_run(project: pytest.Pytester) -> None:
-    """A missing essential in the sandbox ends the run, although the sandbox was entered."""
+def test_missing_facility_in_the_sandbox_fails_the_run(project: pytest.Pytester) -> None:
+    """A run ends if the sandbox lacks a facility that every run needs.
+
+    The sandbox itself can be entered.
+    """
     project.makepyfile(PURE)
     done = run(confined(PYTEST, denied=[PIDFD_OPEN]))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
@@ -40,8 +43,8 @@ def test_missing_essential_in_the_sandbox_fails_the_run(project: pytest.Pytester
     assert done.stderr.count("this machine cannot run live tests: setns by pidfd") == 1
 
 
-def test_pure_tests_run_without_sandbox(project: pytest.Pytester) -> None:
-    """`--sandbox=never` runs pure tests, also where no sandbox is possible."""
+def test_tests_without_a_world_run_without_sandbox(project: pytest.Pytester) -> None:
+    """With `--sandbox=never`, tests without a world run even on a machine without a sandbox."""
     project.makepyfile(PURE)
     done = run(confined([*PYTEST, "--sandbox=never"], limits=NO_NETNS, masked=["/run"]))
     assert done.returncode == pytest.ExitCode.OK
@@ -49,7 +52,7 @@ def test_pure_tests_run_without_sandbox(project: pytest.Pytester) -> None:
 
 
 def test_live_tests_fail_without_sandbox(project: pytest.Pytester) -> None:
-    """A test that requests the world without a sandbox fails with the reason.
+    """Without a sandbox, a test that requests the world fails with the reason.
 
     The machine stays unchanged.
     """
@@ -61,14 +64,14 @@ def test_live_tests_fail_without_sandbox(project: pytest.Pytester) -> None:
 
 
 def test_ordinary_user_can_run_live_tests(project: pytest.Pytester) -> None:
-    """A run of an ordinary user has a user namespace and private temporary directories."""
+    """A run by an ordinary user has a user namespace and private temporary directories."""
     project.makepyfile("def test_it(tmp_path): (tmp_path / 'file').touch()")
     done = run(confined(PYTEST, without=ALL_BUT_SETFCAP))
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_doctor_passes_on_a_healthy_machine() -> None:
-    """The doctor of a healthy machine misses no required finding and exits with 0."""
+    """On a healthy machine `netmodes doctor` finds everything required, and exits with 0."""
     done = run([*DOCTOR, "--json"])
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
     assert done.returncode == 0
@@ -77,7 +80,7 @@ def test_doctor_passes_on_a_healthy_machine() -> None:
 
 
 def test_doctor_ends_with_the_refused_step() -> None:
-    """The doctor's last finding is the refused step, with its remedy."""
+    """The last finding of `netmodes doctor` is the refused step, with a remedy."""
     done = run(confined([*DOCTOR, "--json"], limits=NO_NETNS))
     *before, last = json.loads(done.stdout)
     assert done.returncode == 1
@@ -88,7 +91,7 @@ def test_doctor_ends_with_the_refused_step() -> None:
 
 
 def test_doctor_finds_filtered_system_calls() -> None:
-    """The doctor finds system calls that a seccomp filter denies, on any kernel."""
+    """`netmodes doctor` finds system calls that a seccomp filter denies, on any kernel."""
     done = run(confined([*DOCTOR, "--json"], denied=[PIDFD_OPEN]))
     missing = [f for f in json.loads(done.stdout) if f["required"] and not f["ok"]]
     assert done.returncode == 1
@@ -97,7 +100,7 @@ def test_doctor_finds_filtered_system_calls() -> None:
 
 
 def test_doctor_prints_a_table() -> None:
-    """The doctor prints a row for each finding: name, need, reason and remedy."""
+    """`netmodes doctor` prints a row for each finding: name, need, reason and remedy."""
     done = run(DOCTOR)
     (line,) = (line for line in done.stdout.splitlines() if " bridge " in line)
     assert line.split() == ["ok", "bridge", "required"]

@@ -1,4 +1,4 @@
-"""Tests of a run inside the sandbox, which behaves like a run without it."""
+"""Tests that a run inside the sandbox behaves like a run without one."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ ENDINGS = {
 
 @pytest.mark.parametrize("where", ["always", "never"])
 @pytest.mark.parametrize(("source", "args", "code"), ENDINGS.values(), ids=list(ENDINGS))
-def test_exit_code_of_a_sandboxed_run_is_pytests_own(
+def test_sandbox_does_not_change_the_exit_code_of_a_run(
     project: pytest.Pytester, source: str, args: list[str], code: int, where: str
 ) -> None:
-    """The exit code of a run is pytest's, with and without the sandbox."""
+    """A run has the same exit code with a sandbox as without one."""
     project.makepyfile(test_it=source)
     assert project.runpytest_subprocess(f"--sandbox={where}", *args).ret == code
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"], ["-p", "no:xdist"]], ids=" ".join)
 def test_tests_and_workers_run_in_the_sandbox(project: pytest.Pytester, workers: list[str]) -> None:
-    """Tests and workers run in the sandbox, with their temporary directories."""
+    """Tests and workers run inside the sandbox, and use its temporary directories."""
     project.makepyfile(test_a=INSIDE, test_b=INSIDE)
     result = project.runpytest_subprocess("--sandbox=always", *workers)
     result.assert_outcomes(passed=2)
@@ -63,9 +63,9 @@ def test_tests_and_workers_run_in_the_sandbox(project: pytest.Pytester, workers:
 
 
 def test_header_lists_programs_from_a_folder(project: pytest.Pytester) -> None:
-    """The header lists programs from a folder, and missing ones.
+    """The header lists the programs from the folder in `--runtime NAME@FOLDER`, and missing ones.
 
-    With only a client in the folder, another version's daemon would run.
+    If the folder has only a client, a daemon of another version would run.
     """
     folder, daemon = project.mkdir("v2"), project.path / "acmed"
     for path in (folder / "acmectl", daemon):
@@ -88,15 +88,18 @@ def test_header_lists_programs_from_a_folder(project: pytest.Pytester) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_run_in_a_sandbox_makes_no_other(project: pytest.Pytester) -> None:
-    """A run that is in a sandbox makes no other by default."""
+def test_run_inside_a_sandbox_creates_no_other(project: pytest.Pytester) -> None:
+    """By default, a run that is started inside a sandbox creates no other sandbox."""
     project.makepyfile("import os\ndef test_pid(): assert os.getpid() != 2")
     project.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("option", ["--collect-only", "--fixtures", "--markers", "--help"])
-def test_informational_options_make_no_sandbox(project: pytest.Pytester, option: str) -> None:
-    """An option with which no test runs makes no sandbox, and needs nothing of the machine."""
+def test_informational_options_create_no_sandbox(project: pytest.Pytester, option: str) -> None:
+    """With an option such as `--collect-only`, which runs no test, no sandbox is created.
+
+    The machine need not support a sandbox then.
+    """
     project.makeconftest("import os\ndef pytest_unconfigure(): print(f'<pid {os.getpid()}>')")
     result = project.runpytest_subprocess("--sandbox=always", option)
     result.stdout.fnmatch_lines(["*<pid *>"])
@@ -104,7 +107,7 @@ def test_informational_options_make_no_sandbox(project: pytest.Pytester, option:
 
 
 def test_reports_and_cache_outlive_the_sandbox(project: pytest.Pytester) -> None:
-    """`--junitxml` and `--lf` work across runs as without a sandbox."""
+    """`--junitxml` writes its file and `--lf` its cache as without a sandbox."""
     project.makepyfile("def test_bad(): assert 0\ndef test_good(): pass")
     first = project.runpytest_subprocess("--sandbox=always", "--junitxml=out/report.xml")
     first.assert_outcomes(failed=1, passed=1)
@@ -113,30 +116,30 @@ def test_reports_and_cache_outlive_the_sandbox(project: pytest.Pytester) -> None
     second.assert_outcomes(failed=1)
 
 
-def test_run_starts_from_any_directory(
+def test_run_can_be_started_in_any_directory(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run can be started from below, or beside, its tests."""
+    """A run can be started in a directory below or beside its tests."""
     project.makepyfile(INSIDE)
     monkeypatch.chdir(project.mkdir("below"))
     project.runpytest_subprocess("--sandbox=always", "..").assert_outcomes(passed=1)
 
 
 def test_standard_input_is_passed_through(project: pytest.Pytester) -> None:
-    """With `-s` a test reads the standard input of the run."""
+    """With `-s` a test can read the standard input of the run."""
     project.makepyfile("def test_read(): assert input() == 'a line'")
     argv = [sys.executable, "-m", "pytest", "-s", "--sandbox=always"]
     assert project.run(*argv, stdin=b"a line\n").ret == 0
 
 
 def pytest_on_terminal(*args: str) -> Watched:
-    """Start a run on its own terminal, in its own sandbox."""
+    """Start a run in its own sandbox on a new terminal."""
     argv = [sys.executable, "-m", "pytest", "--sandbox=always", *args]
     return Watched(argv, terminal=True)
 
 
-def test_debugger_uses_the_terminal(project: pytest.Pytester) -> None:
-    """`--pdb` prompts, evaluates and continues on the terminal of the run."""
+def test_pdb_reads_and_prints_on_the_terminal(project: pytest.Pytester) -> None:
+    """`--pdb` reads and prints on the terminal of the run, and continues the run."""
     project.makepyfile("def test_bad():\n    answer = 6\n    assert answer == 7")
     with pytest_on_terminal("--pdb") as run:
         run.expect("(Pdb)")
@@ -165,7 +168,10 @@ def test_waits(capfd):
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
 def test_ctrl_c_tears_down_fixtures(project: pytest.Pytester, workers: list[str]) -> None:
-    """Ctrl-C interrupts a run once: fixtures are torn down, and the summary is printed."""
+    """Ctrl-C interrupts a run once.
+
+    Fixtures are torn down, and the summary is printed.
+    """
     project.makepyfile(SLOW)
     with pytest_on_terminal("-s", *workers) as run:
         run.expect("waiting")

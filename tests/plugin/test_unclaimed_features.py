@@ -1,4 +1,4 @@
-"""Tests of unsupported features: unclaimed ones, and those of a user-space stack."""
+"""Tests of unsupported features: undeclared ones, and those of a user-space network stack."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class Acme(MydockerAdapter):
 
 
 def claim(project: pytest.Pytester, *features: str) -> None:
-    """Make `acme` a working runtime that claims these features and refuses everything else."""
+    """Make `acme` a working runtime that declares these features and refuses all others."""
     Path(project.path, "site", "acme.py").write_text(FEW.format(features=features))
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_use_of_unclaimed_feature_is_unsupported(
+def test_test_that_needs_undeclared_feature_is_unsupported(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """A test that uses an unclaimed feature has no verdict but the reason.
+    """A test that needs an undeclared feature is unsupported; the reason is reported.
 
-    Other tests run.
+    The other tests run.
     """
     claim(project, "bridge", "host", "internal")
     project.makepyfile(
@@ -117,10 +117,10 @@ def test_use_of_unclaimed_feature_is_unsupported(
     [(["bridge", "container"], 230), (["host", "none"], 20)],
     ids=["bridge", "others"],
 )
-def test_suites_use_only_claimed_features(
+def test_suites_use_only_declared_features(
     project: pytest.Pytester, features: list[str], at_least: int
 ) -> None:
-    """No test of the suites fails on a runtime that claims just these features."""
+    """No test in the suites fails on a runtime that declares only these features."""
     claim(project, *features)
     result = project.runpytest_subprocess("--pyargs", "suites", "-n", "auto", "-q")
     outcomes = result.parseoutcomes()
@@ -129,12 +129,12 @@ def test_suites_use_only_claimed_features(
 
 
 @pytest.mark.parametrize("options", [[], ["-n", "2"], ["--pdb"]], ids=" ".join)
-def test_look_into_userspace_stack_is_unsupported(
+def test_test_that_inspects_a_userspace_stack_is_unsupported(
     project: pytest.Pytester, options: list[str]
 ) -> None:
-    """Tests and fixtures that need the kernel's view have no verdict but the reason.
+    """Tests and fixtures that inspect the kernel's state are unsupported for such a container.
 
-    `--exitfirst` and `--pdb` do not stop there.
+    `--exitfirst` and `--pdb` do not stop at such a test.
     """
     project.makepyfile(
         """
@@ -165,9 +165,9 @@ def test_look_into_userspace_stack_is_unsupported(
 
 
 def test_leak_of_an_unsupported_test_is_reported(project: pytest.Pytester) -> None:
-    """A leak of an unsupported test is reported.
+    """A leak in a test that turns out to be unsupported is reported.
 
-    An adapter that could not look is no breakdown of the runtime.
+    An adapter that cannot inspect a user-space stack is not a failure of the runtime.
     """
     project.makepyfile(
         """

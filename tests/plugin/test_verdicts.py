@@ -1,4 +1,4 @@
-"""Tests of verdicts, from a test's requirement mark to the end of the run."""
+"""Tests of verdicts: from the requirements that a test is marked with to the summary."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def test_mine(runtime, world): assert (runtime, world) == ("acme", "flat")
 """Fixtures of a project that are called `runtime` and `world` as well."""
 
 
-def test_fixtures_of_the_same_name_are_left_alone(project: pytest.Pytester) -> None:
-    """Fixtures of netmodes' names in a project work beside live tests.
+def test_project_may_have_fixtures_of_the_same_names(project: pytest.Pytester) -> None:
+    """A project may have its own fixtures named `runtime` and `world`, beside live tests.
 
-    The guard of a live test knows the runtime by its fixture.
+    A live test uses the fixtures of netmodes.
     """
     project.makepyfile(NAMESAKES)
     result = project.runpytest_subprocess(
@@ -55,7 +55,7 @@ def test_fixtures_of_the_same_name_are_left_alone(project: pytest.Pytester) -> N
 
 
 def test_unknown_requirement_is_a_collection_error(project: pytest.Pytester) -> None:
-    """An unknown requirement is a collection error that lists similar ids."""
+    """An unknown requirement id is a collection error that suggests similar ids."""
     project.makepyfile(
         'from harness.plugin.marks import requirement\n@requirement("BRR-7")\ndef test_it(): pass'
     )
@@ -65,8 +65,11 @@ def test_unknown_requirement_is_a_collection_error(project: pytest.Pytester) -> 
     result.assert_outcomes(errors=1)
 
 
-def test_unclaimed_feature_is_unsupported(project: pytest.Pytester) -> None:
-    """A test is skipped if a requirement needs an undeclared feature, which the reason names."""
+def test_undeclared_feature_is_unsupported(project: pytest.Pytester) -> None:
+    """A test is skipped if its requirement needs an undeclared feature.
+
+    The reason names the feature.
+    """
     project.makepyfile(FOUR)
     result = project.runpytest_subprocess("-rs")
     result.assert_outcomes(passed=2, failed=1, errors=1, skipped=1)
@@ -74,10 +77,12 @@ def test_unclaimed_feature_is_unsupported(project: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_breakdown_of_the_runtime_is_an_error(project: pytest.Pytester, workers: list[str]) -> None:
-    """A breakdown of the runtime is an error with the adapter's message.
+def test_crash_of_the_runtime_is_an_error_without_traceback(
+    project: pytest.Pytester, workers: list[str]
+) -> None:
+    """If the runtime crashes, the test is an error with the adapter's message.
 
-    There is no traceback, and other tests run.
+    The error has no traceback, and the other tests run.
     """
     project.makepyfile(
         """
@@ -100,7 +105,7 @@ def test_breakdown_of_the_runtime_is_an_error(project: pytest.Pytester, workers:
 
 
 def test_adapter_bug_lost_agent_and_timeout_are_errors(project: pytest.Pytester) -> None:
-    """An adapter bug, a lost agent and a timeout are errors, not verdicts."""
+    """An adapter's bug, a lost agent and a timeout make a test an error, not a failure."""
     with Path(project.path, "site/acme.py").open("a") as acme:
         acme.write('def pid(): return int("garbage")\n')
     project.makepyfile(
@@ -131,8 +136,8 @@ def test_adapter_bug_lost_agent_and_timeout_are_errors(project: pytest.Pytester)
     result.stdout.fnmatch_lines(["broken *BR-2 *"])
 
 
-def test_leak_of_a_breakdown_breaks_no_requirement(project: pytest.Pytester) -> None:
-    """A leak of a breakdown is an error and breaks no requirement.
+def test_leak_after_a_crash_breaks_no_requirement(project: pytest.Pytester) -> None:
+    """A leak after a crash of the runtime is an error and breaks no requirement.
 
     The next test is judged as usual.
     """
@@ -160,8 +165,8 @@ def test_leak_of_a_breakdown_breaks_no_requirement(project: pytest.Pytester) -> 
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
-def test_summary_counts_requirements(project: pytest.Pytester, workers: list[str]) -> None:
-    """The summary counts each requirement by the worst verdict of its tests."""
+def test_summary_counts_each_requirement_once(project: pytest.Pytester, workers: list[str]) -> None:
+    """The summary counts each requirement once, by the most severe verdict of its tests."""
     project.makepyfile(FOUR)
     result = project.runpytest_subprocess(*workers)
     result.stdout.fnmatch_lines(
@@ -176,10 +181,10 @@ def test_summary_counts_requirements(project: pytest.Pytester, workers: list[str
     result.stdout.no_fnmatch_line("kept *")
 
 
-def test_summary_names_the_smallest_lack_of_a_requirement(project: pytest.Pytester) -> None:
-    """The summary names the fewest features that a requirement lacks.
+def test_summary_names_fewest_missing_features(project: pytest.Pytester) -> None:
+    """The summary names the missing features of the test that lacks the fewest.
 
-    It omits further features that single tests need.
+    It omits features that only other tests of the requirement need.
     """
     project.makepyfile(
         """
@@ -200,7 +205,7 @@ def test_summary_names_the_smallest_lack_of_a_requirement(project: pytest.Pytest
 
 
 def test_verbose_summary_lists_kept_requirements(project: pytest.Pytester) -> None:
-    """`-v` lists the kept requirements too."""
+    """With `-v` the summary also lists the kept requirements."""
     project.makepyfile(FOUR)
     result = project.runpytest_subprocess("-v")
     result.stdout.fnmatch_lines(["kept        BR-1    MUST   *"])
@@ -222,14 +227,14 @@ def test_junit_has_requirements_as_properties(project: pytest.Pytester) -> None:
 
 
 def test_unknown_runtime_is_a_usage_error(project: pytest.Pytester) -> None:
-    """An unknown runtime ends the run at once, with the list of known ones."""
+    """An unknown runtime ends the run at its start; the error lists the known runtimes."""
     result = project.runpytest_subprocess("--runtime", "dcoker", "-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: *'dcoker'*acme, *mydocker*"])
 
 
 def test_broken_adapter_is_a_usage_error(project: pytest.Pytester) -> None:
-    """A broken adapter ends the run at once, with the reason."""
+    """An adapter that cannot be loaded ends the run at its start; the error has the reason."""
     (project.path / "site" / "acme.py").write_text("import acmelib")
     result = project.runpytest_subprocess("-n", "2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -238,8 +243,8 @@ def test_broken_adapter_is_a_usage_error(project: pytest.Pytester) -> None:
     )
 
 
-def test_other_projects_are_left_alone(project: pytest.Pytester) -> None:
-    """The plugin changes nothing in a run of another project."""
+def test_run_of_another_project_is_unchanged(project: pytest.Pytester) -> None:
+    """The plugin changes nothing in the run of a project that does not use netmodes."""
     project.makepyprojecttoml("[tool.pytest.ini_options]\naddopts = '-p harness.plugin'")
     project.makepyfile(
         """
@@ -254,8 +259,8 @@ def test_other_projects_are_left_alone(project: pytest.Pytester) -> None:
     result.stdout.no_fnmatch_line("netmodes *: runtime*")
 
 
-def test_interrupt_is_no_violation(project: pytest.Pytester) -> None:
-    """Leftovers of a test that Ctrl-C interrupted are no violation."""
+def test_leftovers_of_interrupted_test_are_no_violation(project: pytest.Pytester) -> None:
+    """Leftovers of a test that Ctrl-C has interrupted are no violation."""
     project.makepyfile(
         """
         def test_it(world):
@@ -269,7 +274,10 @@ def test_interrupt_is_no_violation(project: pytest.Pytester) -> None:
 
 
 def test_refused_removal_breaks_life_1(project: pytest.Pytester) -> None:
-    """A refused removal in the teardown breaks LIFE-1, and is no error of the harness."""
+    """If the runtime refuses to remove a container in the teardown, LIFE-1 is broken.
+
+    It is not an error of the harness.
+    """
     project.makepyfile(
         """
         import pytest

@@ -1,4 +1,4 @@
-"""Tests of workers: their number, their machines, and the order of their tests."""
+"""Tests of the number of workers, their machines and the order of their tests."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ OURS = ["--runtime", "mydocker", "-n", "auto"]
 
 
 @pytest.mark.parametrize("runtime", [["--runtime", "mydocker"], []], ids=["mydocker", "another"])
-def test_two_workers_per_processor(project: pytest.Pytester, runtime: list[str]) -> None:
-    """A run has two workers per processor, as a test waits for the kernel half of the time."""
+def test_run_has_two_workers_per_processor(project: pytest.Pytester, runtime: list[str]) -> None:
+    """A run has two workers per processor, because a test waits for the kernel half of its time."""
     project.makepyfile(MANY)
     result = project.runpytest_subprocess(*runtime, "-n", "auto")
     processors = len(os.sched_getaffinity(0))
@@ -30,13 +30,13 @@ def test_two_workers_per_processor(project: pytest.Pytester, runtime: list[str])
 
 
 @pytest.mark.parametrize("why", ["environment variable", "another project"])
-def test_xdist_decides_in_other_runs(
+def test_xdist_chooses_the_number_of_workers_in_unrelated_runs(
     project: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
     pytestconfig: pytest.Config,
     why: str,
 ) -> None:
-    """An unrelated run, or one with xdist's variable, has xdist's number of workers."""
+    """In an unrelated run, or if xdist's environment variable is set, xdist chooses the number."""
     project.makepyfile(MANY)
     words = [*OURS]
     monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "1")
@@ -50,13 +50,13 @@ def test_xdist_decides_in_other_runs(
 
 
 def _xdists_own(config: pytest.Config) -> int:
-    """Return xdist's own number: one per processor, or per core with psutil."""
+    """Return xdist's own choice: one worker per processor, or per core if psutil is installed."""
     return int(config.pluginmanager.getplugin("xdist").pytest_xdist_auto_num_workers(config))
 
 
 @pytest.mark.parametrize("workers", [["-n", "1"], ["-p", "no:xdist"]], ids=" ".join)
 def test_workers_start_long_tests_first(project: pytest.Pytester, workers: list[str]) -> None:
-    """Workers start long tests first; a single process keeps the order of the file."""
+    """Workers start long tests first; without workers, tests run in the order of the file."""
     project.makepyfile(MANY)
     result = project.runpytest_subprocess("-v", *workers)
     order = [line for line in result.outlines if "test_quick[0]" in line or "test_slow" in line]
@@ -67,7 +67,7 @@ def test_workers_start_long_tests_first(project: pytest.Pytester, workers: list[
 def test_garbage_collector_skips_collected_tests(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """The garbage collector does not scan collected tests, which stay until the end."""
+    """The garbage collector does not scan the collected tests, which exist until the run ends."""
     project.makepyfile("import gc\ndef test_frozen():\n    assert gc.get_freeze_count() > 10_000")
     project.runpytest_subprocess(*workers).assert_outcomes(passed=1)
 
@@ -85,10 +85,10 @@ def test_garbage_collector_skips_collected_tests(
         (("popen//via=near",), ("id=near//popen",), (True, False)),
     ],
 )
-def test_worker_location_follows_from_xdist_specs(
+def test_worker_location_is_derived_from_xdist_specs(
     specs: tuple[str, ...], proxies: tuple[str, ...], where: tuple[bool, bool]
 ) -> None:
-    """The specs of xdist name workers here, elsewhere, or both."""
+    """The worker specifications of xdist show whether workers are local, remote or both."""
     assert gateways(specs, proxies) == where
 
 
@@ -96,9 +96,9 @@ def test_worker_location_follows_from_xdist_specs(
 def test_local_and_remote_workers_are_refused_together(
     project: pytest.Pytester, more: list[str]
 ) -> None:
-    """Local and remote workers are refused together.
+    """A run with both local and remote workers is refused.
 
-    Local workers need the sandbox and remote ones the network.
+    Local workers need the sandbox, which has no network, and remote workers need a network.
     """
     project.makepyfile("def test_it(): pass")
     result = project.runpytest_subprocess("--dist=load", "--tx", "ssh=worker.example", *more)

@@ -1,1 +1,1 @@
-"""Tests of the probe, which observes each cell or raises an error."""
+"""Tests of the probe, which returns an observation for each cell or raises an error."""

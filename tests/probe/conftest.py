@@ -19,14 +19,17 @@ Put = Callable[..., None]
 
 @pytest.fixture
 def star() -> Iterator[Star]:
-    """Build a router and three hosts; the shared address is routed to the first."""
+    """Build a router and three hosts.
+
+    The route to the shared address leads to the first host.
+    """
     with ExitStack() as stack:
         yield Star(stack, stack.enter_context(NetNS.new()))
 
 
 @pytest.fixture
 def rule(world: World) -> Iterator[Put]:
-    """Put a rule into a namespace of the world: `rule("host", "forward", *parts)`.
+    """Return a function that adds a rule to a namespace: `rule("host", "forward", *parts)`.
 
     The rule is removed after the test.
     """

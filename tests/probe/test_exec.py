@@ -1,4 +1,4 @@
-"""Tests of the exec probe, an agent inside each container, beside the netns probe."""
+"""Tests of the exec probe, an agent in each container, which is compared with the netns probe."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ FAULTS = (
 
 @contextmanager
 def acting(name: str, fault: Fault | None = None) -> Iterator[tuple[Scene, Scene]]:
-    """Start the cast in a new world; yield it as two scenes: by netns and by exec."""
+    """Start the cast in a new world.
+
+    Yield it as two scenes, one with the netns probe and one with the exec probe.
+    """
     with World.build() as world:
         healthy = registry.find(name)(world.host)
         runtime = FaultyAdapter(healthy, world.host, fault) if fault else healthy
@@ -65,15 +68,15 @@ def acting(name: str, fault: Fault | None = None) -> Iterator[tuple[Scene, Scene
 
 @pytest.fixture(scope="module", params=("mydocker", *KERNELS))
 def cast(request: pytest.FixtureRequest) -> Iterator[tuple[Scene, Scene]]:
-    """Start the cast by each installed runtime."""
+    """Start the cast, once for each installed runtime."""
     with acting(request.param) as both:
         yield both
 
 
 def test_exec_and_netns_probes_observe_the_same(cast: tuple[Scene, Scene]) -> None:
-    """Exec and netns probe observe the same, and all promises are kept.
+    """The exec probe and the netns probe observe the same, and all promises are kept.
 
-    Every cell has the same outcome, code, TTLs and sender.
+    The outcome, code, TTLs and sender of every cell are equal.
     """
     from_outside, by_exec = cast
     observed = by_exec.observed()
@@ -82,9 +85,9 @@ def test_exec_and_netns_probes_observe_the_same(cast: tuple[Scene, Scene]) -> No
 
 
 def test_exec_probe_runs_in_the_namespace_of_each_container(cast: tuple[Scene, Scene]) -> None:
-    """The exec probe runs in the namespace of each container.
+    """The exec probe's agent runs in the netns of its container.
 
-    A joined container has its own agent in the netns of the container it joins.
+    A joining container has an agent of its own, in the netns of the joined container.
     """
     _, by_exec = cast
     agents = [by_exec[name].agent() for name in (CONTAINER01, JOINER)]
@@ -96,7 +99,7 @@ def test_exec_probe_runs_in_the_namespace_of_each_container(cast: tuple[Scene, S
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
 def test_exec_and_netns_probes_find_the_same_wrong_cells(fault: Fault) -> None:
-    """Exec and netns probe report the same wrong cells for a fault."""
+    """For a fault, the exec probe and the netns probe find the same wrong cells."""
     with acting("mydocker", fault) as (from_outside, by_exec):
         wrong = [wrong_cells(scene.observed(), scene) for scene in (from_outside, by_exec)]
     assert wrong[0]
@@ -113,7 +116,7 @@ def wrong_cells(observed: Matrix[Observation], scene: Scene) -> dict[str, str]:
 
 @pytest.fixture
 def web() -> Iterator[Scene]:
-    """Start one container of mydocker, probed from inside."""
+    """Start one container of mydocker, with the exec probe."""
     with World.build() as world:
         runtime = registry.find("mydocker")(world.host)
         runtime.start()
@@ -124,9 +127,9 @@ def web() -> Iterator[Scene]:
 
 
 def test_exec_probe_sees_syn_without_reply(web: Scene) -> None:
-    """The exec probe sees a SYN with a lost reply, and its source.
+    """If the reply to a SYN is lost, the exec probe reports the SYN and its source.
 
-    A source without access to the sequence number is identified by its source port.
+    The agent cannot see the SYN's sequence number, so the source port identifies the source.
     """
     dropped = [nftables.l4proto("tcp"), nftables.oifname("docker0"), nftables.verdict("drop")]
     add_rule(web.world.namespaces[HOST], "output", *dropped)
@@ -135,9 +138,9 @@ def test_exec_probe_sees_syn_without_reply(web: Scene) -> None:
 
 
 def test_exec_agent_ends_with_its_container(web: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exec agent ends before its container is stopped.
+    """The exec agent has ended when its container is stopped.
 
-    podman sometimes refuses to clean up with a running exec session.
+    Podman sometimes refuses to clean up while an exec session is running.
     """
     first, stop = web["web"].agent(), web.runtime.stop_container
     assert web["web"].agent() is first
@@ -158,14 +161,14 @@ def test_exec_agent_ends_with_its_container(web: Scene, monkeypatch: pytest.Monk
 
 
 def test_failed_exec_raises_instead_of_a_verdict(web: Scene) -> None:
-    """A failed exec raises an error with the runtime's message, and gives no matrix."""
+    """If exec fails, the error has the runtime's message, and there is no matrix."""
     web.runtime.stop_container("web")
     with pytest.raises((AgentLost, ProcessLookupError)):
         web.observed([Cell("web", HOST, Protocol.TCP, 4)])
 
 
 def test_missing_interpreter_for_exec_probe_is_named(web: Scene) -> None:
-    """The error for a missing interpreter contains the output of the failed exec."""
+    """If the container has no Python for the exec probe, the error has the output of exec."""
     web["web"].hang_up()
     assert web["web"].exec("rm", "/usr/bin/python3").returncode == 0
     with pytest.raises(AgentLost, match=r"container web has ended; its output is .*python3"):
@@ -173,7 +176,7 @@ def test_missing_interpreter_for_exec_probe_is_named(web: Scene) -> None:
 
 
 class Hanging(MydockerAdapter):
-    """Adapter whose exec never runs the agent."""
+    """Adapter whose exec command never starts the agent."""
 
     def exec_command(self, name: str, argv: Sequence[str]) -> ExecCommand:
         """Return a command that reports on stderr and never ends."""
@@ -181,7 +184,10 @@ class Hanging(MydockerAdapter):
 
 
 def test_hanging_exec_times_out_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hanging exec times out once for all containers, and its process is ended."""
+    """If exec hangs in all containers, the probe waits for one time limit only.
+
+    The hanging processes are killed.
+    """
     monkeypatch.setattr("harness.probe.remote.ANSWER_BOUND", 1.0)
     monkeypatch.setattr("harness.probe.remote.ENDING_BOUND", 1.0)
     with World.build() as world:

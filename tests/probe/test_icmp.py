@@ -1,4 +1,4 @@
-"""Tests of ICMP messages, compared with those of scapy, and of arbitrary bytes."""
+"""Tests of ICMP messages, which are compared with scapy's, and of arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SOURCE6, TARGET6 = "2001:db8::1", "2001:db8::2"
 def test_icmp_echo_request_equals_that_of_scapy(
     identifier: int, sequence: int, payload: bytes
 ) -> None:
-    """An ICMP echo request equals that of scapy, with its checksum.
+    """An ICMP echo request and its checksum are equal to scapy's.
 
-    Payloads of even and odd length are tried.
+    The payload has an even or an odd length.
     """
     expected = bytes(ICMP(id=identifier, seq=sequence) / Raw(payload))
     assert icmp.echo_request(4, identifier, sequence, payload) == expected
@@ -40,7 +40,10 @@ def test_icmp_echo_request_equals_that_of_scapy(
 def test_icmpv6_echo_request_has_no_checksum(
     identifier: int, sequence: int, payload: bytes
 ) -> None:
-    """An ICMPv6 echo request equals scapy's except its checksum, which needs the addresses."""
+    """An ICMPv6 echo request equals scapy's, apart from the checksum.
+
+    The kernel computes the checksum, which depends on the addresses.
+    """
     packet = IPv6(src=SOURCE6, dst=TARGET6) / ICMPv6EchoRequest(id=identifier, seq=sequence)
     expected = bytearray(bytes(packet / Raw(payload))[40:])
     expected[2:4] = bytes(2)
@@ -57,9 +60,9 @@ def test_icmpv6_echo_request_has_no_checksum(
 def test_icmp_parser_reads_echo_reply_of_scapy(
     identifier: int, sequence: int, payload: bytes, ttl: int, options: int
 ) -> None:
-    """The parser reads every field of an echo reply, behind IP options too.
+    """The parser returns every field of an echo reply, even after IP options.
 
-    IPv6 packets come without their header.
+    The kernel delivers IPv6 messages without the IPv6 header.
     """
     header = IP(src=SOURCE, dst=TARGET, ttl=ttl, options=[IPOption_NOP()] * 4 * options)
     four = bytes(header / ICMP(type=0, id=identifier, seq=sequence) / Raw(payload))
@@ -71,8 +74,13 @@ def test_icmp_parser_reads_echo_reply_of_scapy(
 
 
 @given(identifier=NUMBERS, sequence=NUMBERS, options=st.integers(0, 10))
-def test_icmp_error_quotes_the_echo_request(identifier: int, sequence: int, options: int) -> None:
-    """The quoted request's identifier and sequence are found behind headers of any length."""
+def test_quoted_echo_returns_identifier_and_sequence_of_the_request(
+    identifier: int, sequence: int, options: int
+) -> None:
+    """The identifier and sequence number of a quoted echo request are found.
+
+    The headers before it may have any length.
+    """
     header = IP(src=SOURCE, dst=TARGET, options=[IPOption_NOP()] * 4 * options)
     quoted = header / ICMP(id=identifier, seq=sequence)
     error = IP(src=TARGET, dst=SOURCE) / ICMP(type=3, code=13) / Raw(bytes(quoted))
@@ -96,8 +104,8 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("family", "quoted"), OTHERS)
-def test_icmp_error_about_another_packet_quotes_no_request(family: Family, quoted: Packet) -> None:
-    """An ICMP error that quotes a datagram or a reply quotes no echo request."""
+def test_quoted_echo_is_none_for_another_packet(family: Family, quoted: Packet) -> None:
+    """For an ICMP error about a datagram or an echo reply, `quoted_echo` returns `None`."""
     assert icmp.quoted_echo(family, bytes(quoted)) is None
 
 
@@ -106,15 +114,15 @@ def test_icmp_error_about_another_packet_quotes_no_request(family: Family, quote
 @example(data=bytes(8))
 @example(data=b"")
 def test_icmp_parser_survives_arbitrary_bytes(family: Family, data: bytes) -> None:
-    """Any bytes parse to a message or `None` without an error."""
+    """Any bytes parse to a message or `None`, and raise no error."""
     icmp.parse(family, data)
     icmp.quoted_echo(family, data)
 
 
 def test_icmp_errors_have_the_same_name_in_both_families() -> None:
-    """Equal ICMP errors have equal names in both families.
+    """ICMP errors with the same meaning have the same name in both families.
 
-    An error without a name is named by its numbers.
+    An error without a name is named by its type and code.
     """
     same = {
         "net-unreachable": ((3, 0), (1, 0)),

@@ -1,4 +1,7 @@
-"""Tests of silence, which is not final while a macvlan's parent has frames to hand on."""
+"""Tests of probes to a macvlan, whose parent may still have queued frames.
+
+A missing reply is final only when no frame is queued.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +35,14 @@ _ADD_MEMBERSHIP = 1
 
 
 class Lan(NamedTuple):
-    """A sender, and behind its veth the parent of macvlans: a target and many listeners."""
+    """A sender, and a veth end with macvlan links: a target and many listeners."""
 
     sender: NetNS
     parent: NetNS
     inside: NetNS
 
     def burst(self) -> None:
-        """Keep the parent busy for milliseconds with frames for the many listeners."""
+        """Send frames to the many listeners, which keep the parent link busy for milliseconds."""
         with self.sender.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
             raw.bind(("eth0", 0))
             for _ in range(BURST):
@@ -47,7 +50,7 @@ class Lan(NamedTuple):
 
 
 def add_macvlan(parent: NetNS, child: NetNS, index: int, name: str) -> None:
-    """Add a macvlan link to the end of the veth pair and set it up in a netns."""
+    """Add a macvlan link to an end of the veth pair, in another netns, and set the link up."""
     made = rtnetlink.add_link(
         "macvlan", name, parent=PORT, netns=child.fd, index=index, data=_BRIDGE_MODE
     )
@@ -58,7 +61,7 @@ def add_macvlan(parent: NetNS, child: NetNS, index: int, name: str) -> None:
 
 @pytest.fixture
 def lan() -> Iterator[Lan]:
-    """Make the LAN, with all links ready."""
+    """Make the sender, the parent link and all macvlan links, and wait until they are ready."""
     with ExitStack() as stack:
         inside, crowd = (stack.enter_context(NetNS.new()) for _ in range(2))
         sender, parent = stack.enter_context(pair(["192.0.2.1/24"], []))
@@ -80,7 +83,7 @@ def lan() -> Iterator[Lan]:
 
 @pytest.fixture
 def busy(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Lan:
-    """Return the LAN right after a burst of packets, before the probes."""
+    """Return the LAN, with a burst of frames sent just before each probe."""
     send = prober._Exchange.send
 
     def after_burst(self: prober._Exchange) -> None:
@@ -93,20 +96,20 @@ def busy(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> Lan:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_prober_waits_for_arp_request_queued_in_macvlan(busy: Lan, protocol: Protocol) -> None:
-    """Silence is not final while an ARP request waits in the queue of the macvlan parent."""
+    """The prober waits for a reply while the ARP request is in the macvlan parent's queue."""
     requests = [probe(busy.sender, INSIDE, busy.inside, protocol)]
     (seen,) = observe_all(requests, through=[busy.parent])
     assert seen.outcome is Outcome.REPLY
 
 
 def test_unused_address_behind_macvlan_queue_is_dropped(busy: Lan) -> None:
-    """A packet to an unused address is dropped after the macvlan queue is empty."""
+    """A request to an unused address is dropped, once the macvlan parent's queue is empty."""
     requests = [probe(busy.sender, NOBODY, busy.inside, protocol) for protocol in PROTOCOLS]
     assert observe_all(requests, through=[busy.parent]) == [Observation(Outcome.DROPPED)] * 3
 
 
 def test_control_packet_does_not_count_as_traffic(lan: Lan) -> None:
-    """A LAN without traffic is quiet after two passes: control packets do not count."""
+    """A LAN without traffic is quiet after two passes, since control packets do not count."""
     with control() as lo, Quiet(lo, [lan.sender, lan.parent, lan.inside]) as quiet:
         assert any(quiet.reached() for _ in range(1000))
         assert quiet.reached()

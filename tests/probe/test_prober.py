@@ -1,4 +1,4 @@
-"""Tests of every outcome, observed with real packets in a real world."""
+"""Tests of every outcome, with real packets in a real world."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SPOKEN = pytest.mark.parametrize("protocol", PROTOCOLS)
 def observed(
     world: World, wanted: Iterable[Cell], *, patience: float = 0.0
 ) -> dict[Cell, Observation]:
-    """Return the observations of cells between the world's own namespaces."""
+    """Return the observations of cells whose sources and targets are namespaces of the world."""
     owners = world.topology.owners()
 
     def witness(name: str) -> NetNS:
@@ -67,9 +67,9 @@ def observed(
 
 
 def one(world: World, source: str, target: str, protocol: Protocol, family: Family) -> Observation:
-    """Return the observation of one cell.
+    """Return the observation of a single cell.
 
-    All witnesses listen, to identify a wrong peer.
+    The witnesses of all namespaces listen, so that a wrong peer is identified.
     """
     cell = Cell(source, target, protocol, family)
     others = [Cell(NS1, name, Protocol.ICMP, family) for name in EVERYBODY]
@@ -94,7 +94,7 @@ def between(source: str, target: str) -> int:
 
 
 def test_reply_has_ttl_and_sender_at_both_ends(world: World) -> None:
-    """A reply has TTL and sender at both ends.
+    """A reply has the TTL and the sender's address that each end received.
 
     Each router on the path decrements the TTL, and no source address is rewritten.
     """
@@ -127,7 +127,7 @@ def test_observations_do_not_depend_on_slice_size(
 
 
 class WrongPeer(NamedTuple):
-    """A diversion to a namespace or port without the target's witness, and its detail."""
+    """A rule that redirects packets away from the target's witness, and the expected detail."""
 
     protocol: Protocol
     to: str
@@ -158,10 +158,10 @@ WRONG_PEERS = {
 def test_reply_of_another_peer_is_detected(
     world: World, rule: Put, family: Family, peer: str
 ) -> None:
-    """A reply of another peer than the target is detected.
+    """A reply of a peer other than the target is detected.
 
-    The peer is another witness, a host without one, or a service that is silent or sends
-    something else.
+    The peer is another witness, a host without one, or a service that is silent or sends something
+    else.
     """
     protocol, to, port, patience, detail = WRONG_PEERS[peer]
     rule(
@@ -198,10 +198,10 @@ REJECTIONS: tuple[tuple[Rejection, str], ...] = (
 
 @EACH
 @pytest.mark.parametrize(("how", "code"), REJECTIONS)
-def test_icmp_rejection_has_its_code(
+def test_rejection_has_the_code_of_its_icmp_error(
     world: World, rule: Put, family: Family, how: Rejection, code: str
 ) -> None:
-    """A rejection has the code of the router's ICMP error, for every protocol."""
+    """A rejected request has the code of the router's ICMP error, for every protocol."""
     rule("r2", "forward", nftables.oifname("eth1"), nftables.reject(how))
     for protocol in PROTOCOLS:
         seen = one(world, NS1, INTERNET, protocol, family)
@@ -209,8 +209,8 @@ def test_icmp_rejection_has_its_code(
 
 
 @EACH
-def test_tcp_reset_is_a_rejection(world: World, rule: Put, family: Family) -> None:
-    """A TCP connection that is reset is rejected, by `rst`."""
+def test_tcp_reset_has_the_outcome_rejected(world: World, rule: Put, family: Family) -> None:
+    """A TCP connection that is reset is rejected with the code `rst`."""
     rule("r2", "forward", nftables.l4proto("tcp"), nftables.reject("tcp-reset"))
     seen = one(world, NS1, INTERNET, Protocol.TCP, family)
     assert seen == Observation(Outcome.REJECTED, code="rst")
@@ -221,7 +221,7 @@ def test_tcp_reset_is_a_rejection(world: World, rule: Put, family: Family) -> No
 def test_packet_dropped_by_output_rule_is_local_policy(
     world: World, rule: Put, family: Family
 ) -> None:
-    """A packet that an output rule of the source drops is rejected with `local-policy`."""
+    """A packet that a rule at the source's output hook drops is rejected as `local-policy`."""
     rule(NS1, "output", nftables.verdict("drop"))
     for protocol in (Protocol.ICMP, Protocol.UDP):
         seen = one(world, NS1, INTERNET, protocol, family)
@@ -260,7 +260,7 @@ def test_namespace_with_only_loopback_has_no_route(
 def test_request_dropped_by_a_router_is_dropped(
     world: World, rule: Put, protocol: Protocol, family: Family
 ) -> None:
-    """A request that a router drops reaches no witness."""
+    """A request that a router drops is dropped, and no witness receives it."""
     rule("r2", "forward", nftables.oifname("eth1"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, protocol, family)
     assert (seen, seen.detail) == (
@@ -274,7 +274,10 @@ def test_request_dropped_by_a_router_is_dropped(
 def test_lost_reply_is_dropped_with_sender_and_ttl_of_the_request(
     world: World, rule: Put, protocol: Protocol, family: Family
 ) -> None:
-    """A lost reply is dropped, with sender and TTL of the request that the witness saw."""
+    """If a reply is lost, the outcome is dropped.
+
+    The observation has the request's sender and TTL, which the witness received.
+    """
     rule("r2", "forward", nftables.iifname("eth1"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, protocol, family)
     assert seen == Observation(Outcome.DROPPED, seen_ttl=60, seen_from=NS1)
@@ -294,7 +297,7 @@ LEAKS = {
 def test_lost_syn_ack_is_dropped_with_sender_of_the_syn(
     world: World, rule: Put, family: Family, where: str
 ) -> None:
-    """A lost SYN-ACK is dropped, with the sender of the SYN that arrived."""
+    """If a SYN-ACK is lost, the outcome is dropped, with the sender of the SYN that arrived."""
     name, hook, match = LEAKS[where]
     rule(name, hook, match, nftables.l4proto("tcp"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, Protocol.TCP, family)
@@ -303,10 +306,10 @@ def test_lost_syn_ack_is_dropped_with_sender_of_the_syn(
 
 
 @EACH
-def test_syn_dropped_at_the_target_reached_no_witness(
+def test_syn_dropped_at_the_target_is_not_seen_by_the_witness(
     world: World, rule: Put, family: Family
 ) -> None:
-    """A SYN that the target's own rules drop reaches no witness, just like a datagram."""
+    """A SYN that the target's own rules drop is not seen by the witness, just like a datagram."""
     rule(INTERNET, "input", nftables.l4proto("tcp"), nftables.verdict("drop"))
     seen = one(world, NS1, INTERNET, Protocol.TCP, family)
     assert (seen, seen.detail) == (

@@ -1,4 +1,7 @@
-"""Tests of silence, which is final when no packet moves, and not before."""
+"""Tests of the wait until no packet is in transit.
+
+A missing reply is final only after this wait.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ Pair = tuple[NetNS, NetNS]
 
 @pytest.fixture
 def ends() -> Iterator[Pair]:
-    """Connect two namespaces by IPv4 only, because IPv6 sends by itself."""
+    """Connect two namespaces by IPv4 only, because the kernel sends IPv6 packets by itself."""
     with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as both:
         for space in both:
             netns.write_sysctls(space, {"net.ipv6.conf.all.disable_ipv6": 1})
@@ -35,20 +38,20 @@ def ends() -> Iterator[Pair]:
 
 @pytest.fixture
 def lo() -> Iterator[NetNS]:
-    """Create a netns for control packets."""
+    """Create a netns for control packets, whose `lo` is up."""
     with control() as space:
         yield space
 
 
 def pass_until_quiet(quiet: Quiet) -> None:
-    """Make passes until the world is quiet."""
+    """Make passes over the namespaces until one finds them quiet."""
     assert any(quiet.reached() for _ in range(PASSES)), "no pass was quiet"
 
 
 def test_proxied_requests_are_dumped_once_without_traffic(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Proxied requests are dumped once if there is no traffic.
+    """If there is no traffic, requests to neighbour proxies are dumped only once.
 
     The dump takes the RTNL lock, which may be busy for tens of milliseconds.
     """
@@ -64,8 +67,8 @@ def test_proxied_requests_are_dumped_once_without_traffic(
         assert len(dumps) == 1
 
 
-def test_packet_between_two_passes_is_not_quiet(ends: Pair, lo: NetNS) -> None:
-    """A packet in either direction between two passes is traffic."""
+def test_packet_between_two_passes_counts_as_traffic(ends: Pair, lo: NetNS) -> None:
+    """A packet in either direction between two passes counts as traffic."""
     one, other = ends
     with Quiet(lo, ends) as quiet:
         for sender, address in ((one, "192.0.2.2"), (other, "192.0.2.1")):
@@ -89,7 +92,7 @@ def test_traffic_on_loopback_and_elsewhere_does_not_count(ends: Pair, lo: NetNS)
 
 @pytest.fixture
 def storm() -> Iterator[NetNS]:
-    """Make two bridges joined by two veth pairs, and one frame that loops between them."""
+    """Make two bridges joined by two veth pairs, with one frame that loops between them."""
     with NetNS.new() as space, Netlink(space) as netlink:
         netns.write_sysctls(space, {"net.ipv6.conf.default.disable_ipv6": 1})
         netlink.send([rtnetlink.add_bridge("west", index=5), rtnetlink.add_bridge("east", index=6)])
@@ -114,7 +117,7 @@ def storm() -> Iterator[NetNS]:
 def test_endless_traffic_is_an_error_that_names_busy_links(
     storm: NetNS, ends: Pair, lo: NetNS
 ) -> None:
-    """Endless traffic, such as a frame in a loop, is an error that names busy links."""
+    """If traffic never ends, such as a frame in a loop, the error names the busy links."""
     with Quiet(lo, ends) as quiet:
         pass_until_quiet(quiet)
     with Quiet(lo, [*ends, storm], bound=0.05) as quiet:
@@ -131,8 +134,8 @@ def test_endless_traffic_is_an_error_that_names_busy_links(
         pass_until_quiet(quiet)
 
 
-def test_quiet_at_the_end_of_the_bound_is_no_error(ends: Pair, lo: NetNS) -> None:
-    """A world that is at rest at the end of the bound is quiet."""
+def test_world_that_is_quiet_at_the_end_of_the_bound_is_no_error(ends: Pair, lo: NetNS) -> None:
+    """A world that is quiet only at the end of the time limit raises no error."""
     with Quiet(lo, ends) as quiet:
         pass_until_quiet(quiet)
     with Quiet(lo, ends, bound=0.0) as quiet:
@@ -142,7 +145,7 @@ def test_quiet_at_the_end_of_the_bound_is_no_error(ends: Pair, lo: NetNS) -> Non
 def test_lost_control_packet_is_an_error(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A control packet lost on `lo` is an error, and there is no verdict."""
+    """If a control packet is lost on `lo`, an error is raised and no verdict is returned."""
     monkeypatch.setattr(quiescence, "CONTROL_BOUND", 0.02)
     add_rule(lo, "input", nftables.verdict("drop"))
     with (
@@ -152,10 +155,13 @@ def test_lost_control_packet_is_an_error(
         quiet.reached()
 
 
-def test_quiet_lasts_for_the_patience_after_the_last_packet(
+def test_packet_restarts_the_wait_for_user_space(
     ends: Pair, lo: NetNS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A packet during the wait for the patience restarts the time."""
+    """The patience is the time without packets that the prober waits for user space.
+
+    A packet during this wait restarts the time.
+    """
     passes: list[float] = []
 
     def reached() -> bool:
@@ -173,7 +179,7 @@ def test_quiet_lasts_for_the_patience_after_the_last_packet(
 
 
 def test_quiescence_pass_restores_cpu_affinity(ends: Pair, lo: NetNS) -> None:
-    """A pass visits every processor, and restores the caller's CPU affinity."""
+    """A pass runs on every processor, and then restores the caller's CPU affinity."""
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))

@@ -1,4 +1,4 @@
-"""Tests of decisions about received packets, and of payloads that name their witness."""
+"""Tests of decisions about received packets, and of the payloads of probes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ REPLY = ReplySeen(0.001, TARGET, 63)
 def test_probe_payload_survives_building_and_parsing(
     run: bytes, index: int, trailing: bytes, ttl: int | None, seen: Address
 ) -> None:
-    """Payloads of requests and replies parse to their fields.
+    """The payloads of requests and replies are parsed to the fields that they were built from.
 
-    A request may be padded; a reply carries index, witness, TTL and an address.
+    A request may be padded. A reply has an index, the witness, a TTL and an address.
     """
     request = reception.pack_request(run, index)
     assert reception.read_request(request + trailing, run) == index
@@ -49,7 +49,7 @@ def test_probe_payload_survives_building_and_parsing(
 def test_foreign_or_damaged_probe_payload_is_ignored(
     run: bytes, other: bytes, index: int, seen: Address, cut: int
 ) -> None:
-    """A payload of another run or kind, truncated, or too long for a reply is ignored."""
+    """A payload is ignored if it is from another run, of another kind, truncated or too long."""
     request = reception.pack_request(run, index)
     reply = reception.pack_reply(run, index, 0, 64, seen)
     assert (reception.read_request(request, other) is None) == (run != other)
@@ -78,12 +78,12 @@ def spaces() -> Iterator[list[NetNS]]:
 
 @pytest.fixture
 def results(spaces: list[NetNS]) -> ProbeResults:
-    """Return the results of one open request."""
+    """Return the results of one request that has no outcome yet."""
     return ProbeResults([ProbeRequest(CELL, spaces[0], TARGET, spaces[1])])
 
 
 def observation(results: ProbeResults) -> Observation:
-    """Return the observation of the request; the name of an address is `<address>`."""
+    """Return the observation of the request, in which addresses are named `<address>`."""
     ((cell, seen),) = results.observations(lambda address, _: f"<{address}>")
     assert cell is CELL
     return seen
@@ -93,9 +93,9 @@ def observation(results: ProbeResults) -> Observation:
 def test_request_is_open_until_witness_and_source_have_reported(
     results: ProbeResults, spaces: list[NetNS], *, received_first: bool
 ) -> None:
-    """A request is open until witness and source have reported, in any order.
+    """A request is open until the witness and the source have both reported, in any order.
 
-    A later error changes nothing.
+    An error after that changes nothing.
     """
     events: list[Callable[[], None]] = [
         lambda: results.received(0, RequestSeen(spaces[1], SOURCE, 62)),
@@ -113,7 +113,7 @@ def test_request_is_open_until_witness_and_source_have_reported(
 
 
 def test_reply_after_an_error_changes_nothing(results: ProbeResults, spaces: list[NetNS]) -> None:
-    """A reply after an error changes nothing, because the first result is final."""
+    """A reply after an error changes nothing, because the error is final."""
     results.failed(0, errno.ECONNREFUSED)
     results.received(0, RequestSeen(spaces[1], SOURCE, 64))
     results.replied(0, REPLY)
@@ -123,7 +123,10 @@ def test_reply_after_an_error_changes_nothing(results: ProbeResults, spaces: lis
 def test_reply_from_another_address_is_a_wrong_peer(
     results: ProbeResults, spaces: list[NetNS]
 ) -> None:
-    """A reply from another address is a wrong peer, though the right witness saw the request."""
+    """A reply from another address makes the outcome a wrong peer.
+
+    This holds even if the right witness received the request.
+    """
     results.received(0, RequestSeen(spaces[1], SOURCE, 64))
     results.replied(0, REPLY._replace(source=OTHER))
     seen = observation(results)
@@ -134,7 +137,7 @@ def test_reply_from_another_address_is_a_wrong_peer(
 def test_request_seen_by_two_witnesses_is_a_wrong_peer(
     results: ProbeResults, spaces: list[NetNS]
 ) -> None:
-    """A request that another witness saw too reached a wrong peer."""
+    """A request that a second witness also received has the outcome wrong peer."""
     for space in spaces[1:]:
         results.received(0, RequestSeen(space, SOURCE, 64))
     results.replied(0, REPLY)
@@ -164,7 +167,7 @@ def test_request_seen_by_two_witnesses_is_a_wrong_peer(
 def test_socket_error_determines_the_outcome(
     results: ProbeResults, number: int, code: str, expected: Observation | None, *, late: bool
 ) -> None:
-    """The ICMP error, or else the errno, determines the outcome of a socket error."""
+    """The outcome of a socket error depends on the ICMP error, or else on the errno."""
     results.failed(0, number, code, late=late)
     assert results.open == set()
     assert observation(results) == (expected or Observation(Outcome.REJECTED, code=code))

@@ -1,4 +1,7 @@
-"""Tests of an agent's sockets, which behave like local ones; the agent runs here."""
+"""Tests of an agent's sockets, which behave like local ones.
+
+In these tests the agent runs on the same machine.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def space() -> Iterator[NetNS]:
 
 @pytest.fixture
 def process(tmp_path: Path, space: NetNS) -> Iterator[subprocess.Popen[bytes]]:
-    """Start an agent in the netns."""
+    """Start an agent in the netns, and return its process."""
     with (
         space.entered(),
         (tmp_path / "log").open("wb") as log,
@@ -55,7 +58,7 @@ def process(tmp_path: Path, space: NetNS) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def agent(process: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[AgentClient]:
-    """Return the client of the agent."""
+    """Return a client that is connected to the agent."""
     assert process.stdin is not None
     assert process.stdout is not None
     ends = os.dup(process.stdout.fileno()), os.dup(process.stdin.fileno())
@@ -71,12 +74,12 @@ def opened(agent: AgentClient, kind: int) -> RemoteSocket:
 
 
 def local(space: NetNS) -> socket.socket:
-    """Open a local IPv4 UDP socket in the agent's netns."""
+    """Open an IPv4 UDP socket in the agent's netns, without the agent."""
     return space.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
 
 def test_remote_stream_transfers_in_both_directions(agent: AgentClient, space: NetNS) -> None:
-    """A remote stream transfers data in both directions.
+    """A remote stream socket transfers data in both directions.
 
     Blocking calls time out when the buffers are full or empty.
     """
@@ -104,7 +107,7 @@ def test_remote_stream_transfers_in_both_directions(agent: AgentClient, space: N
 
 
 def test_remote_datagram_has_sender_and_ancillary_data(agent: AgentClient, space: NetNS) -> None:
-    """A remote datagram has its sender, and its TTL as ancillary data."""
+    """A datagram at a remote socket has its sender, and its TTL as ancillary data."""
     with opened(agent, socket.SOCK_DGRAM) as receiver, local(space) as call:
         receiver.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
         receiver.bind(LOOPBACK)
@@ -117,8 +120,8 @@ def test_remote_datagram_has_sender_and_ancillary_data(agent: AgentClient, space
         assert call.recv(100) == b"well met"
 
 
-def test_remote_socket_works_with_select(agent: AgentClient, space: NetNS) -> None:
-    """A remote socket is readable in select exactly while a datagram is left."""
+def test_select_reports_a_readable_remote_socket(agent: AgentClient, space: NetNS) -> None:
+    """`select` reports a remote socket as readable exactly while a datagram is unread."""
     with opened(agent, socket.SOCK_DGRAM) as receiver, local(space) as call:
         receiver.setblocking(False)
         receiver.bind(LOOPBACK)
@@ -137,7 +140,7 @@ def test_remote_socket_works_with_select(agent: AgentClient, space: NetNS) -> No
 
 
 def test_remote_socket_raises_errors_of_the_kernel(agent: AgentClient) -> None:
-    """The errno of a remote socket's error determines the exception class."""
+    """The class of a remote socket's exception depends on the errno."""
     with opened(agent, socket.SOCK_STREAM) as call:
         with pytest.raises(ConnectionRefusedError):
             call.connect(("127.0.0.1", 1))
@@ -150,15 +153,15 @@ def test_remote_socket_raises_errors_of_the_kernel(agent: AgentClient) -> None:
 def test_closed_connection_ends_the_agent(
     agent: AgentClient, process: subprocess.Popen[bytes]
 ) -> None:
-    """A closed connection ends the agent without a signal."""
+    """When its connection is closed, the agent ends without a signal."""
     agent.close()
     assert process.wait(5) == 0
 
 
 def test_remote_socket_is_readable_after_sync(agent: AgentClient, space: NetNS) -> None:
-    """A remote socket with a datagram is readable after sync.
+    """After `sync`, a remote socket with a datagram is readable.
 
-    The notice of a datagram comes before the reply to sync.
+    The agent's notice of the datagram comes before its reply to `sync`.
     """
     with opened(agent, socket.SOCK_DGRAM) as receiver, local(space) as call:
         receiver.bind(LOOPBACK)
@@ -171,9 +174,9 @@ def test_remote_socket_is_readable_after_sync(agent: AgentClient, space: NetNS) 
 def test_killed_agent_wakes_waiting_caller_with_an_error(
     agent: AgentClient, process: subprocess.Popen[bytes]
 ) -> None:
-    """A killed agent wakes a waiting caller with AgentLost.
+    """If the agent is killed, a caller that waits for a remote socket gets AgentLost.
 
-    AgentLost is no OSError, so it is no network error.
+    AgentLost is no OSError, because it is not an error of the network.
     """
     with opened(agent, socket.SOCK_DGRAM) as receiver:
         receiver.bind(LOOPBACK)
@@ -186,9 +189,9 @@ def test_killed_agent_wakes_waiting_caller_with_an_error(
 
 
 def test_netns_of_userspace_stack_cannot_be_entered(agent: AgentClient, space: NetNS) -> None:
-    """The netns of a user-space stack cannot be entered.
+    """The netns of a container with a user-space network stack cannot be entered.
 
-    The netns has the host's identity, and its sockets are those of the agent.
+    It has the identity of the host's netns. Its sockets are opened by the agent.
     """
     with AgentNetNS(os.dup(space.fd), agent, own_stack=True) as inside:
         assert inside == space
@@ -201,7 +204,7 @@ def test_netns_of_userspace_stack_cannot_be_entered(agent: AgentClient, space: N
 def test_silent_connection_does_not_block_a_remote_listener(
     agent: AgentClient, space: NetNS
 ) -> None:
-    """A remote listener accepts a silent connection and still serves others."""
+    """A remote listener accepts a connection that sends nothing, and still serves others."""
     inside = NetnsView("box", lambda: AgentNetNS(os.dup(space.fd), agent, own_stack=True))
     beside = fixed("beside", space)
     loopback = LOOPBACKS[4]
@@ -234,9 +237,9 @@ def route(destination: str, family: int, *, oif: int = ETH0, via: str = "") -> r
 
 
 def test_userspace_stack_routes_of_lo_and_other_family_are_omitted() -> None:
-    """Routes of `lo` and of another family are omitted for a user-space stack.
+    """Routes of `lo` and of another family are omitted for a user-space network stack.
 
-    A gVisor stack has one routing table and returns all of it for either family.
+    gVisor has one routing table and returns all of it for either family.
     """
     wanted = [route("10.1.0.0/16", 4), route("", 4, via="10.1.0.1"), route("fd00::/64", 6)]
     routes = [
@@ -249,8 +252,8 @@ def test_userspace_stack_routes_of_lo_and_other_family_are_omitted() -> None:
     assert remote.of_main_table(routes) == wanted
 
 
-def test_kernel_netns_needs_no_patience() -> None:
-    """Silence in a kernel netns is final at once."""
+def test_missing_reply_in_a_kernel_netns_is_final_at_once() -> None:
+    """In a kernel's netns, a missing reply is final without waiting for user space."""
     with NetNS.own() as own:
         assert quiescence.agent_patience([own]) == 0.0
         assert not sockets.has_own_stack(own)

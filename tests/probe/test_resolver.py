@@ -1,4 +1,4 @@
-"""Tests of DNS queries to resolvers of a netns: an address, or the reason without one."""
+"""Tests of DNS lookups in a netns, which return an address or the reason without one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
 
 
 def answer(*records: str, rcode: dns.rcode.Rcode = dns.rcode.NOERROR) -> Reply:
-    """Return a reply with these records, each `name type value`, and a return code."""
+    """Return a DNS reply with a return code and these records, each `name type value`."""
 
     def make(query: dns.message.Message) -> bytes:
         response = dns.message.make_response(query)
@@ -59,7 +59,7 @@ def answer(*records: str, rcode: dns.rcode.Rcode = dns.rcode.NOERROR) -> Reply:
 
 
 def another(query: dns.message.Message) -> bytes:
-    """Build a reply with the id of another query."""
+    """Return a DNS reply with the id of another query."""
     answer = dns.message.make_response(query)
     answer.id ^= 1
     return answer.to_wire()
@@ -72,9 +72,9 @@ FAILS, REFUSED = answer(rcode=dns.rcode.SERVFAIL), answer(rcode=dns.rcode.REFUSE
 
 @contextmanager
 def resolvers(space: NetNS, replies: dict[str, Reply | bytes | None]) -> Iterator[None]:
-    """Run resolvers at these addresses.
+    """Run resolvers at these addresses, one reply function for each address.
 
-    Each replies to one query; `None` stays silent.
+    Each resolver replies to one query; `None` stays silent.
     """
 
     def serve(sock: socket.socket, reply: Reply | bytes | None) -> None:
@@ -123,7 +123,10 @@ def look_up(space: NetNS, *servers: str, family: Family = 4) -> Resolved:
     ],
 )
 def test_nameservers_are_read_in_order_from_resolv_conf(text: str, expected: list[str]) -> None:
-    """At most three valid name servers of resolv.conf are read, in order, as in the C library."""
+    """The first three valid name servers in resolv.conf are read, in order.
+
+    The C library does the same.
+    """
     assert nameservers(text) == [ip_address(item) for item in expected]
 
 
@@ -140,10 +143,10 @@ def test_resolv_conf_parser_survives_arbitrary_text(text: str) -> None:
 def test_equal_dns_queries_are_built_and_parsed_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Equal DNS queries are built and parsed once.
+    """Equal DNS queries are built and parsed only once.
 
-    Building a message costs more than sending it, and a matrix repeats one name. Each namespace
-    queries the resolver of its resolv.conf, over IPv4 or IPv6.
+    This costs more than sending, and a matrix looks up one name often. Each namespace sends its
+    query to the resolver in its resolv.conf, over IPv4 or IPv6.
     """
     counted: list[str] = []
 
@@ -193,7 +196,7 @@ def test_dns_reply_gives_an_address_or_a_reason(
     family: Family,
     expected: str,
 ) -> None:
-    """Any DNS reply leads to an address or to a reason why there is none."""
+    """From any DNS reply a lookup gets an address, or a reason why there is none."""
     client, server_space = ends
     with resolvers(server_space, {FIRST: reply}):
         found = look_up(client, FIRST, family=family)
@@ -212,7 +215,7 @@ def test_dns_reply_gives_an_address_or_a_reason(
 def test_unreachable_resolver_is_named(
     ends: tuple[NetNS, NetNS], monkeypatch: pytest.MonkeyPatch, server: str, reason: str
 ) -> None:
-    """A missing route, a missing server and a timeout have different reasons."""
+    """A missing route, a missing server and a timeout are different reasons."""
     monkeypatch.setattr(names, "ANSWER_BOUND", 0.1 if "0.1 s" in reason else PATIENCE)
     assert look_up(ends[0], server) == Resolved(None, reason)
 
@@ -232,16 +235,16 @@ def test_unreachable_resolver_is_named(
         ([FIRST, SECOND], {FIRST: FAILS, SECOND: REFUSED}, f"{SECOND} replied REFUSED"),
     ],
 )
-def test_first_resolver_that_replies_counts(
+def test_reply_of_the_first_resolver_counts(
     ends: tuple[NetNS, NetNS],
     monkeypatch: pytest.MonkeyPatch,
     order: list[str],
     replies: dict[str, Reply | bytes | None],
     expected: str,
 ) -> None:
-    """The first resolver that replies counts.
+    """The reply of the first resolver counts.
 
-    The next one is queried if the first fails, is silent or unreachable, but not after
+    The next resolver is queried if the first fails, is silent or unreachable, but not after
     NXDOMAIN.
     """
     # Only a silent first resolver takes so long; the second has to reply meanwhile.
@@ -253,7 +256,7 @@ def test_first_resolver_that_replies_counts(
 
 
 def test_dns_reply_with_id_of_another_query_is_refused(ends: tuple[NetNS, NetNS]) -> None:
-    """A DNS reply with the id of another query is refused, as each query has a unique id."""
+    """A DNS reply with the id of another query is refused, because ids of queries are unique."""
     ids: Queue[int] = Queue()
 
     def first(query: dns.message.Message) -> bytes:
@@ -274,9 +277,9 @@ def test_dns_reply_with_id_of_another_query_is_refused(ends: tuple[NetNS, NetNS]
 def test_lookup_of_invalid_name_without_resolver_names_missing_resolver(
     ends: tuple[NetNS, NetNS],
 ) -> None:
-    """A lookup without a resolver names the missing resolver, even for an invalid name.
+    """If resolv.conf has no resolver, this is the reason, even for an invalid name.
 
-    No query is built without a resolver.
+    No query is built then.
     """
     found = resolve([Lookup(ends[0], "", "a..b", 4)])
     assert found == [Resolved(None, "resolv.conf names no resolver")]
@@ -287,7 +290,10 @@ def test_lookup_of_invalid_name_without_resolver_names_missing_resolver(
 def test_lookup_survives_arbitrary_dns_reply(
     ends: tuple[NetNS, NetNS], data: bytes, *, header: bool
 ) -> None:
-    """Any bytes from a resolver, even after a valid header, lead to a reason."""
+    """After any bytes from a resolver, even after a valid header, a lookup returns.
+
+    Without an address it has a reason that begins with the resolver.
+    """
 
     def reply(query: dns.message.Message) -> bytes:
         begin = dns.message.make_response(query).to_wire()
@@ -299,7 +305,7 @@ def test_lookup_survives_arbitrary_dns_reply(
 
 
 def test_silent_resolver_of_the_world_is_a_harness_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A silent resolver of the world itself is a harness error."""
+    """If the world's own resolver is silent, a lookup raises an error of the harness."""
     with World.build() as world:
         inside = world.namespaces["ns1"]
         resolver = str(world.topology.resolver[0].ip)

@@ -1,4 +1,4 @@
-"""Tests of silence: how soon it is final, and packets that are no reply."""
+"""Tests of missing replies: when they become final, and packets that are not replies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PATIENCE = 10.0
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Record the result of each `Quiet.reached` call; the wait for silence consists of them."""
+    """Record the results of `Quiet.reached`, of which the wait for missing replies consists."""
     results: list[bool] = []
 
     class Counted(Quiet):
@@ -53,7 +53,10 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def test_many_dropped_requests_need_few_passes(star: Star, passes: list[bool]) -> None:
-    """Dropped requests need no timeout, only a few passes for all cells together."""
+    """Dropped requests need no timeout, only a few passes for all cells together.
+
+    A pass checks whether packets are in transit.
+    """
     add_rule(star.router, "forward", nftables.verdict("drop"))
     requests = [
         probe(star.client, SHARED[family], star.first, protocol, number)
@@ -68,7 +71,7 @@ def test_many_dropped_requests_need_few_passes(star: Star, passes: list[bool]) -
 
 
 def test_matrix_with_all_replies_needs_no_quiescence_check(star: Star, passes: list[bool]) -> None:
-    """The prober skips the check for silence if every probe has its reply."""
+    """If every probe has its reply, the prober does not check whether packets are in transit."""
     requests = [probe(star.client, SHARED[family], star.first) for family in FAMILIES]
     assert {seen.outcome for seen in observe_all(requests, through=star.namespaces)} == {
         Outcome.REPLY
@@ -77,9 +80,10 @@ def test_matrix_with_all_replies_needs_no_quiescence_check(star: Star, passes: l
 
 
 def test_request_to_missing_neighbour_is_dropped() -> None:
-    """A request to a missing neighbour is dropped, now or when the kernel gives up later.
+    """A request to an address without a neighbour is dropped.
 
-    No incomplete neighbour is left: a queued packet would keep the source's netns alive.
+    Its neighbour entry is removed, because a queued packet would keep the netns alive. With
+    patience, the request is dropped when the kernel gives up.
     """
     with pair(["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"]) as (one, two):
         for family in ("ipv4", "ipv6"):
@@ -98,7 +102,7 @@ def test_request_to_missing_neighbour_is_dropped() -> None:
 
 
 def test_requests_to_unused_addresses_need_few_passes(passes: list[bool]) -> None:
-    """The prober does not wait for packets to a missing neighbour: no reply can come late."""
+    """The prober does not wait for unresolved neighbours, because no reply can come late."""
     with pair(["10.0.0.1/16", "fd00::1/64"], ["10.0.0.2/16", "fd00::2/64"]) as (one, other):
         requests = [
             probe(one, address, other, protocol)
@@ -115,13 +119,13 @@ def test_requests_to_unused_addresses_need_few_passes(passes: list[bool]) -> Non
 
 
 def on_link(star: Star, address: str) -> None:
-    """Make the client resolve an address on its own link."""
+    """Route an address so that the client resolves it on its own link."""
     with Netlink(star.client) as netlink:
         netlink.send([rtnetlink.add_route(ip_network(address), oif=2)])
 
 
 def proxy(star: Star, family: Family) -> None:
-    """Make the router reply to the neighbours of its first link for the shared address."""
+    """Make the router a neighbour proxy for the shared address on its first link."""
     if family == 4:
         write_sysctls(star.router, {"net.ipv4.conf.eth0.proxy_arp": 1})
     else:
@@ -134,7 +138,7 @@ def proxy(star: Star, family: Family) -> None:
 def test_prober_waits_for_delayed_proxy_neighbour(
     star: Star, family: Family, protocol: Protocol
 ) -> None:
-    """The prober waits for a proxy, which delays its ARP or ND reply by up to 0.8 s."""
+    """The prober waits for a neighbour proxy, which delays its reply by up to 0.8 s."""
     on_link(star, SHARED[family])
     (lost,) = observe_all([probe(star.client, SHARED[family], star.first, protocol)])
     assert lost.outcome is Outcome.DROPPED
@@ -145,7 +149,7 @@ def test_prober_waits_for_delayed_proxy_neighbour(
 
 
 def test_prober_waits_for_delayed_anycast_neighbour(star: Star) -> None:
-    """The prober waits for an anycast owner's delayed reply (RFC 4861, 7.2.7)."""
+    """The prober waits for the delayed reply of an anycast address's owner (RFC 4861, 7.2.7)."""
     requests = [probe(star.client, "2001:db8::", star.router)]
     (seen,) = observe_all(requests, through=star.namespaces)
     assert seen.detail == f"the reply came from {ROUTER[6][0]}, not from 2001:db8::"
@@ -153,7 +157,7 @@ def test_prober_waits_for_delayed_anycast_neighbour(star: Star) -> None:
 
 @EACH
 def test_new_owner_of_an_address_is_found_at_once(family: Family) -> None:
-    """A new owner of an address is found at once, even right after a probe to it failed."""
+    """A probe reaches a new owner of an address, even right after a probe without an owner."""
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     own = {4: "192.0.2.1/24", 6: "2001:db8::1/64"}[family]
     late = ip_interface({4: "192.0.2.2/24", 6: "2001:db8::2/64"}[family])
@@ -166,7 +170,7 @@ def test_new_owner_of_an_address_is_found_at_once(family: Family) -> None:
 
 
 def test_missing_neighbours_do_not_block_other_requests() -> None:
-    """Hundreds of packets queued for missing neighbours do not delay other requests."""
+    """Hundreds of packets that wait for missing neighbours do not delay other requests."""
     with pair(["10.0.0.1/16"], ["10.0.0.2/16"]) as (one, other):
         silent = [
             probe(one, f"10.0.{1 + number // 200}.{1 + number % 200}", other, protocol, number)
@@ -183,7 +187,7 @@ def test_missing_neighbours_do_not_block_other_requests() -> None:
 
 
 def test_full_send_queue_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full send queue raises an error, because it is not silence of the runtime."""
+    """If a socket's send queue is full, an error is raised, as the runtime is not the cause."""
     monkeypatch.setattr("harness.probe.sockets._BUFFER", 4096)
     with pair(["10.0.0.1/16"], ["10.0.0.2/16"]) as (one, other):
         requests = [
@@ -197,7 +201,10 @@ def test_full_send_queue_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_late_userspace_reply_counts_within_patience(
     star: Star, monkeypatch: pytest.MonkeyPatch, family: Family
 ) -> None:
-    """A reply after the kernel is quiet counts within the patience."""
+    """A user-space process may reply after the kernel is quiet.
+
+    Its reply counts if it comes within the patience.
+    """
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     own, other = ROUTER[family]
     quiet = threading.Event()
@@ -210,7 +217,7 @@ def test_late_userspace_reply_counts_within_patience(
         return found
 
     def relay() -> None:
-        """Pass one datagram and its reply on, after the kernel has been quiet."""
+        """Relay one datagram and its reply after the kernel has become quiet."""
         with star.router.socket(kind, socket.SOCK_DGRAM) as out:
             out.settimeout(PATIENCE)
             data, client = relay_socket.recvfrom(100)
@@ -241,7 +248,7 @@ def test_late_userspace_reply_counts_within_patience(
 
 @EACH
 def test_rejection_affects_only_its_own_request(star: Star, family: Family) -> None:
-    """Hundreds of rejections between other requests are each assigned to the right one."""
+    """Each of hundreds of rejections among other requests is assigned to the right request."""
     add_rule(star.router, "forward", nftables.oifname("eth2"), nftables.reject())
     requests = [
         probe(star.client, str(star.address(to, family)), star.hosts[to], protocol, number)
@@ -257,7 +264,7 @@ def test_rejection_affects_only_its_own_request(star: Star, family: Family) -> N
 def test_reply_delivered_to_another_namespace_does_not_count(
     star: Star, family: Family, *, refused: bool
 ) -> None:
-    """A reply or an ICMP error in a namespace that sent no request is ignored."""
+    """A reply or an ICMP error is ignored if it is delivered to another netns than the sender's."""
     own = ip_interface(star.address(0, family))
     with Netlink(star.second) as netlink:
         netlink.send([rtnetlink.add_address(rtnetlink.LO, own)])

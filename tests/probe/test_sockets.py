@@ -1,4 +1,4 @@
-"""Tests of the probe sockets of a netns: port, reception, and reply address."""
+"""Tests of a netns's probe sockets: their common port, received packets and replies."""
 
 from __future__ import annotations
 
@@ -55,10 +55,8 @@ def sockets(ends: Pair) -> Iterator[tuple[ProbeSockets, ProbeSockets]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
-def test_port_in_use_in_one_namespace_is_skipped_in_all(
-    ends: Pair, family: Family, kind: int
-) -> None:
-    """A port in use in one protocol, family or namespace is skipped for all sockets."""
+def test_port_in_use_in_one_namespace_is_not_chosen(ends: Pair, family: Family, kind: int) -> None:
+    """A port that is in use for one protocol, family or namespace is not chosen for any socket."""
     with nothing_stays_open(), ends[1].socket(KINDS[family], kind) as taken:
         taken.bind((FIRST[family], PORT))
         if kind == socket.SOCK_STREAM:
@@ -75,7 +73,10 @@ def test_port_in_use_in_one_namespace_is_skipped_in_all(
 
 
 def test_error_other_than_port_in_use_is_raised(ends: Pair) -> None:
-    """An error other than a port in use is raised, and leaves nothing open."""
+    """An error other than a port in use is raised.
+
+    No socket stays open.
+    """
     closed = NetNS.new()
     closed.close()
     with nothing_stays_open(), pytest.raises(OSError, match="Bad file descriptor"):
@@ -87,7 +88,10 @@ def test_error_other_than_port_in_use_is_raised(ends: Pair) -> None:
 def test_witness_replies_from_the_requested_address(
     sockets: tuple[ProbeSockets, ProbeSockets], family: Family, address: dict[Family, str]
 ) -> None:
-    """The witness replies from the requested address, and sees the source address and TTL."""
+    """The witness replies from the requested address.
+
+    It reports the source address and the TTL.
+    """
     source, witness = sockets
     hops = {
         4: (socket.IPPROTO_IP, socket.IP_TTL),
@@ -112,7 +116,7 @@ def test_witness_replies_from_the_requested_address(
 def test_closed_probe_connection_leaves_no_time_wait(
     sockets: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
-    """The client of a probe connection resets it at the close, which leaves no TIME_WAIT."""
+    """The client of a probe resets its TCP connection, so no TIME_WAIT is left."""
     source, witness = sockets
     with source.netns.entered():
         stream = source.connecting(family)
@@ -135,7 +139,10 @@ def test_closed_probe_connection_leaves_no_time_wait(
 def test_error_queue_has_the_icmp_error_and_its_datagram(
     sockets: tuple[ProbeSockets, ProbeSockets], family: Family
 ) -> None:
-    """The error queue has an ICMP error's name and datagram, and is empty afterwards."""
+    """The error queue returns the ICMP error's name and the datagram that it quotes.
+
+    After that the queue is empty.
+    """
     source, witness = sockets
     for text in (b"one", b"two"):
         source.udp[family].sendto(text, (FIRST[family], 9))
@@ -159,5 +166,8 @@ def test_error_queue_has_the_icmp_error_and_its_datagram(
     ],
 )
 def test_plain_address_has_no_scope_and_no_ipv4_mapping(text: str, expected: str) -> None:
-    """A plain address has no scope, and an IPv4-mapped address becomes IPv4."""
+    """A plain address has no scope.
+
+    An IPv4-mapped IPv6 address becomes an IPv4 address.
+    """
     assert str(plain(text)) == expected

@@ -1,4 +1,4 @@
-"""Fixture of the small project of the plugin's tests."""
+"""Fixture that makes the small project used by the plugin's tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ __all__ = ["plain_project", "project"]
 
 @pytest.fixture
 def project(plain_project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Return the project, with its runtime importable in this process too."""
+    """Return the project; its runtime adapter can also be imported in this process."""
     monkeypatch.syspath_prepend(str(plain_project.path / "site"))
     return plain_project

@@ -1,4 +1,4 @@
-"""Helpers that make expectation entries and a report to compare with the entries."""
+"""Helpers that make entries of an expectation file, and a report to compare with them."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def listed(
 
 
 def compared(report: Report, *entries: Deviation, gone: Sequence[str] = ()) -> GateResult:
-    """Return the comparison of the report with these entries."""
+    """Return the comparison of the report with these expectation entries."""
     return expectations.compare(report, entries, file="acme.toml", gone=lambda id_: id_ in gone)
 
 
 def updated(report: Report, *entries: Deviation) -> tuple[Deviation, ...]:
-    """Return these entries as `--write-expect` changes them for the report."""
+    """Return these expectation entries as `--write-expect` changes them for the report."""
     return expectations.updated(report, entries, gone=lambda _: False)
 
 
 def pattern(*, verdict: Verdict = Verdict.BROKEN, at_most: int = 3, **more: Any) -> Deviation:
-    """Return an entry with a message pattern."""
+    """Return an expectation entry that has a message pattern."""
     fields: dict[str, Any] = {"id": TENTATIVE, "reason": "bound too early"} | more
     return Deviation(
         runtime="acme", kind=DeviationKind.SAYING, verdict=verdict, at_most=at_most, **fields
@@ -49,12 +49,12 @@ def pattern(*, verdict: Verdict = Verdict.BROKEN, at_most: int = 3, **more: Any)
 
 
 def failed(when: str = "call", *said: str) -> Failure:
-    """Return a failure that consists of runtime output."""
+    """Return a failure whose whole message is output of the runtime."""
     return Failure(when=when, message=f"RuntimeRefused: {' '.join(said)}", said=said)
 
 
 def matching(id_: str = PEERS, verdict: Verdict = Verdict.BROKEN, **more: Any) -> TestResult:
-    """Return a test whose only failure has that message."""
+    """Return the result of a test whose only failure has this message."""
     when = "call" if verdict is Verdict.BROKEN else "setup"
     return made.result(id_, verdict, **{"failures": (failed(when, MESSAGE),)} | more)
 

@@ -60,7 +60,7 @@ def result(
     requirements: Sequence[str] = ("BR-4",),
     **more: Any,
 ) -> TestResult:
-    """Return a test's result, with a failure if it failed."""
+    """Return the result of a test; a failed test has a failure."""
     if verdict in (Verdict.BROKEN, Verdict.ERROR) and "failures" not in more:
         when = "call" if verdict is Verdict.BROKEN else "setup"
         more["failures"] = (Failure(when=when, message="1 of 2 cells is wrong", text="all of it"),)
@@ -77,7 +77,7 @@ def cell(
     family: Family = 4,
     protocol: Protocol = Protocol.ICMP,
 ) -> CellResult:
-    """Return a cell that promises a reply."""
+    """Return a matrix cell whose promise is a reply."""
     promised = Promise(Outcome.REPLY, ttl=64, requirement="BR-4", why="peers on one bridge")
     observed = None if seen is None else Observation(seen, ttl=64, rtt=0.000123)
     return CellResult(
@@ -118,7 +118,7 @@ STAGE = Stage(
 
 
 def cast(cells: Iterable[CellResult]) -> MatrixResult:
-    """Return a matrix of these cells."""
+    """Return a matrix of the cast with these cells."""
     return matrix("the cast", list(cells), STAGE)
 
 
@@ -129,7 +129,7 @@ def report(
     version: str | None = "1.2",
     **more: Any,
 ) -> Report:
-    """Return a concluded report of these tests."""
+    """Return the report of a completed run of these tests."""
     made = Report(
         generator="netmodes 0",
         implementation=Implementation(
@@ -214,7 +214,7 @@ HOSTILE = st.lists(_SPITE | st.text(max_size=12), min_size=1, max_size=4).map(""
 
 @st.composite
 def hostile_reports(draw: st.DrawFn, texts: st.SearchStrategy[str] = HOSTILE) -> Report:
-    """Return a report whose every free text is hostile, such as a forged report.json."""
+    """Return reports whose every free text is hostile, such as a forged report.json."""
     text = draw(st.lists(texts, min_size=35, max_size=35))
     t = iter(text)
     failing = TestResult(

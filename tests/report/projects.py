@@ -70,7 +70,7 @@ WORKERS = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=" ".join)
 
 
 def run(project: pytest.Pytester, *options: str) -> pytest.RunResult:
-    """Run the project's tests, in this process unless workers are asked for."""
+    """Run the project's tests, in this process unless the options ask for worker processes."""
     if "-n" in options:
         return project.runpytest_subprocess(*options)
     # The outer run is in a sandbox; the inner run must not enter another one.

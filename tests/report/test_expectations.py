@@ -1,4 +1,4 @@
-"""Tests of the expectation file: parsing, checks, and a stable output."""
+"""Tests of the expectation file: how it is parsed, checked and written."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ reason = "no resolver"
     ids=["test", "saying", "requirement"],
 )
 def test_expectation_has_subject_reason_and_verdict(text: str, expected: Deviation) -> None:
-    """An entry has a subject, a reason and a verdict, which is broken by default.
+    """An entry has a subject, a reason and a verdict.
 
-    Versions and link may be absent.
+    The default verdict is broken. The entry's versions and link may be absent.
     """
     assert expectations.loads(text) == (expected,)
 
@@ -118,8 +118,8 @@ def test_expectation_has_subject_reason_and_verdict(text: str, expected: Deviati
         ),
     ],
 )
-def test_expectation_mistake_is_named_with_its_entry(text: str, complaint: str) -> None:
-    """The error for a mistake in an expectation names the entry and the correction."""
+def test_error_for_an_expectation_names_the_entry(text: str, complaint: str) -> None:
+    """The error for an invalid expectation names the entry and the correction."""
     with pytest.raises(BadExpectations, match=f"^{re.escape(complaint)}"):
         expectations.loads(text)
 
@@ -166,12 +166,12 @@ def test_expectation_mistake_is_named_with_its_entry(text: str, complaint: str) 
         (SAYING, "= 3", "= true", "Expected `int`, got `bool` - at `$.at_most`"),
     ],
 )
-def test_expectation_mistake_is_named_with_its_subject(
+def test_error_for_an_expectation_names_number_subject_and_key(
     entry: str, old: str, new: str, complaint: str
 ) -> None:
-    """The error for a mistake in an expectation has its number, its subject and the key.
+    """The error for an invalid expectation names its number, its subject and the key.
 
-    `[[d` puts a key at the end.
+    If `old` is `[[d`, the new text follows the entry.
     """
     text = entry + new if old == "[[d" else entry.replace(old, new)
     about = re.escape(complaint)
@@ -192,7 +192,7 @@ def test_expectation_mistake_is_named_with_its_subject(
     ],
 )
 def test_unspecific_message_pattern_is_refused(words: str) -> None:
-    """A message pattern without enough words of the defect in one piece is refused."""
+    """A message pattern is refused if no piece of it has enough words of the defect's message."""
     said = f"deviation 1 (saying {words}): the error pattern is too general; quote at least 20 "
     with pytest.raises(BadExpectations, match=f"^{re.escape(said)}"):
         expectations.loads(
@@ -209,7 +209,7 @@ def test_unspecific_message_pattern_is_refused(words: str) -> None:
     ],
 )
 def test_duplicate_expectation_is_refused(entry: str, again: str) -> None:
-    """A second entry about the same item is refused, whatever its other fields."""
+    """A second entry about the same item is refused, even if its other fields differ."""
     other = ENTRY.replace("test_it", "test_other")
     (about, _) = expectations.loads(entry + other)
     said = f"deviation 3 ({about}): it repeats deviation 1; remove one"
@@ -227,7 +227,7 @@ def test_duplicate_expectation_is_refused(entry: str, again: str) -> None:
         SAYING + SAYING + 'verdict = "error"',
     ],
 )
-def test_entries_about_different_things_are_accepted(entries: str) -> None:
+def test_entries_with_one_different_field_are_accepted(entries: str) -> None:
     """Entries that differ in version, runtime, kind or a pattern's verdict are accepted."""
     assert len(expectations.loads(entries)) == 2
 
@@ -249,13 +249,13 @@ BOUND = "failed to bind udp listener on [fd63:1::1]:53: IO error"
     ],
 )
 def test_message_pattern_matches_within_a_line(text: str, *, does: bool) -> None:
-    """The `…` of a message pattern matches any text within a line."""
+    """The `…` in a message pattern matches any text within one line."""
     (found,) = expectations.loads(SAYING)
     assert found.says(text) == does
 
 
-def test_other_entries_match_no_message() -> None:
-    """An entry about a test excuses no test whose failure mentions the name."""
+def test_entry_about_a_test_is_no_message_pattern() -> None:
+    """An entry about test A does not excuse test B whose failure message mentions A."""
     (found,) = expectations.loads(ENTRY)
     assert not found.says(found.id)
 
@@ -267,7 +267,7 @@ PIECES = st.lists(st.text(st.characters(exclude_characters="…\n")), min_size=1
 def test_message_pattern_matches_any_text_between_pieces(
     pieces: list[str], data: st.DataObject
 ) -> None:
-    """A message pattern matches with any text around its pieces, and with other lines."""
+    """A message pattern matches a message with other text around its pieces, or with more lines."""
     within = st.text(st.characters(exclude_characters="\n"), max_size=9)
     text = "".join(data.draw(within) + piece for piece in pieces)
     saying = Deviation(runtime="acme", kind=DeviationKind.SAYING, id="…".join(pieces), at_most=1)
@@ -302,7 +302,7 @@ reason = "it binds before the address may be used"
 
 
 def test_written_expectation_file_is_readable() -> None:
-    """A written file has a heading and the entries in order, without empty fields."""
+    """A written expectation file has a heading and ordered entries, without empty fields."""
     assert expectations.dumps(reversed(expectations.loads(WRITTEN))) == WRITTEN
 
 
@@ -335,7 +335,10 @@ DEVIATIONS = st.builds(
 def test_same_deviations_give_the_same_expectation_file(
     found: list[Deviation], random: object
 ) -> None:
-    """The same deviations in any order give the same file, and reading restores them."""
+    """The same deviations in any order give the same expectation file.
+
+    Reading the file returns the same deviations.
+    """
     text = expectations.dumps(found)
     assert sorted(expectations.loads(text), key=lambda item: item.key) == sorted(
         found, key=lambda item: item.key
@@ -355,9 +358,9 @@ def test_same_deviations_give_the_same_expectation_file(
     ],
 )
 def test_expectation_applies_to_a_range_of_versions(version: str, concerned: int) -> None:
-    """An entry applies to a range of versions.
+    """An expectation may apply to a range of versions.
 
-    Versions of distributions and release candidates are compared as versions.
+    Version numbers of distributions and of release candidates are ordered as versions.
     """
     (entry,) = expectations.loads(ENTRY)
     assert entry.concerns("docker", version) == bool(concerned)
@@ -365,8 +368,8 @@ def test_expectation_applies_to_a_range_of_versions(version: str, concerned: int
 
 
 @pytest.mark.parametrize("version", [None, "", "unknown"])
-def test_range_needs_a_known_version(version: str | None) -> None:
-    """A range of versions and an unknown version of the runtime are an error."""
+def test_version_range_with_unknown_runtime_version_is_an_error(version: str | None) -> None:
+    """An entry with a version range is an error if the runtime's version is unknown."""
     (entry,) = expectations.loads(ENTRY)
     assert as_version(version) is None
     said = (
@@ -382,13 +385,13 @@ def test_range_needs_a_known_version(version: str | None) -> None:
     ("text", "version"),
     [("1.2~rc1-3", "1.2"), ("v20.10.24-x", "20.10.24"), ("containerd 2", "2"), ("\u0663.1~x", "1")],
 )
-def test_leading_numbers_of_an_unusual_version_count(text: str, version: str) -> None:
-    """An unusual version is compared by its leading numbers, in ASCII digits."""
+def test_nonstandard_version_is_compared_by_its_leading_numbers(text: str, version: str) -> None:
+    """A nonstandard version is compared by its leading numbers, in ASCII digits."""
     assert str(as_version(text)) == version
 
 
-def test_expectation_file_is_read_with_its_text(tmp_path: Path) -> None:
-    """The text of a read file is kept, because only a changed file is written again."""
+def test_read_expectation_file_keeps_its_text(tmp_path: Path) -> None:
+    """A read expectation file keeps its text, because only a changed file is written again."""
     path = tmp_path / "expect.toml"
     path.write_text(ENTRY + "# caf\u00e9\n", encoding="utf-8")
     deviations, text = expectations.read(path)
@@ -404,7 +407,7 @@ def test_expectation_file_is_read_with_its_text(tmp_path: Path) -> None:
         (b"[[deviation]]", "deviation 1: give exactly one"),
     ],
 )
-def test_unreadable_expectation_file_is_named(
+def test_error_for_unreadable_expectation_file_has_its_path(
     tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     """The error for an unreadable expectation file begins with the path."""
@@ -416,21 +419,21 @@ def test_unreadable_expectation_file_is_named(
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
-def test_folder_in_place_of_an_expectation_file_is_named(tmp_path: Path) -> None:
-    """The error for a folder in place of an expectation file is the kernel's, with the path."""
+def test_error_for_a_folder_as_expectation_file_is_the_kernels(tmp_path: Path) -> None:
+    """If the expectation file is a folder, the error is the kernel's and has the path."""
     with pytest.raises(BadExpectations, match=f"^{tmp_path}: Is a directory$"):
         expectations.read(tmp_path)
 
 
-def test_pattern_may_excuse_one_test() -> None:
-    """The smallest limit of a message pattern is one test."""
+def test_smallest_limit_of_a_message_pattern_is_one() -> None:
+    """A message pattern may be limited to one excused test, the smallest limit."""
     (found,) = expectations.loads(SAYING.replace("at_most = 3", "at_most = 1"))
     assert found.at_most == 1
 
 
 @pytest.fixture
 def known(tmp_path: Path) -> Path:
-    """Return expectation files: podman's for two versions, and another for all versions."""
+    """Return expectation files: one of podman for two versions, another for all versions."""
     rootless = ENTRY.replace("docker", "podman-rootless").replace(">=26,<28", ">=4,<5")
     (tmp_path / "podman.toml").write_text(TWO_VERSIONS.format("podman") + rootless)
     (tmp_path / "acme.toml").write_text(
@@ -458,9 +461,9 @@ def known(tmp_path: Path) -> Path:
 def test_only_unknown_version_of_a_listed_runtime_is_reported(
     known: Path, name: str, version: str | None, *, reported: bool
 ) -> None:
-    """Only an unknown version of a runtime with a list is reported.
+    """A version is reported as unknown only if the runtime has an expectation file without it.
 
-    The message lists the known versions; a user's description is not covered.
+    The message lists the versions in the file. A runtime that a user describes has no file.
     """
     said = uncovered_version(name, version, known)
     assert bool(said) == reported

@@ -1,4 +1,4 @@
-"""The findings about runtimes: `suites/findings`, its reader and the generated pages."""
+"""Tests of the findings about runtimes: `suites/findings`, its parser and generated pages."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ tests = ["suites/modes/test_bridge.py::test_peers"]
 
 
 def parse(text: str) -> FindingsFile:
-    """Return the content of a file of findings, checked with the suites' catalogue."""
+    """Return the content of a findings file, checked against the suites' catalogue."""
     return findings.parse(text, CATALOGUE)
 
 
-def test_file_of_findings_is_parsed() -> None:
-    """A file has the heading of its runtimes and the findings in the order of the file."""
+def test_findings_file_is_parsed() -> None:
+    """A parsed findings file has the runtimes' heading, and the findings in the file's order."""
     file = parse(HEAD + ENTRY + ENTRY.replace("acme-drops", "acme-delays"))
     assert file.runtime.title == "acme 1.0"
     assert [item.id for item in file.finding] == ["acme-drops-replies", "acme-delays-replies"]
@@ -73,8 +73,8 @@ def test_file_of_findings_is_parsed() -> None:
         ("https://github.com", "github.com", "is not a web address"),
     ],
 )
-def test_mistake_in_a_finding_is_refused(old: str, new: str, message: str) -> None:
-    """A mistake in a finding is reported with the finding's number and id."""
+def test_invalid_finding_is_refused(old: str, new: str, message: str) -> None:
+    """The error for an invalid finding has the finding's number and id."""
     assert old in ENTRY
     with pytest.raises(BadFindings, match=message):
         parse(HEAD + ENTRY.replace(old, new))
@@ -92,21 +92,21 @@ def test_mistake_in_a_finding_is_refused(old: str, new: str, message: str) -> No
         (HEAD + ENTRY + ENTRY, "acme-drops-replies: two findings have this id"),
     ],
 )
-def test_malformed_file_is_refused(text: str, message: str) -> None:
-    """A file that is not TOML, has other tables or has an id twice is refused."""
+def test_malformed_findings_file_is_refused(text: str, message: str) -> None:
+    """A findings file is refused if it is not TOML, has unknown tables or repeats an id."""
     with pytest.raises(BadFindings, match=message):
         parse(text)
 
 
-def test_error_names_the_file(tmp_path: Path) -> None:
-    """The error about a file in a folder begins with the file's name."""
+def test_error_of_a_findings_file_begins_with_its_name(tmp_path: Path) -> None:
+    """The error for a file in the folder of findings begins with the file's name."""
     (tmp_path / "acme.toml").write_text("[runtime")
     with pytest.raises(BadFindings, match=r"^acme\.toml: it is not TOML"):
         findings.load(tmp_path, CATALOGUE)
 
 
-def test_id_in_two_files_is_refused(tmp_path: Path) -> None:
-    """An id that an earlier file has is refused, because it names a page."""
+def test_finding_id_in_two_files_is_refused(tmp_path: Path) -> None:
+    """A finding's id that another file already has is refused, because the id names a page."""
     for name in ("acme.toml", "bolt.toml"):
         (tmp_path / name).write_text(HEAD + ENTRY)
     message = r"^bolt\.toml: acme-drops-replies: acme\.toml has this id already"
@@ -115,7 +115,7 @@ def test_id_in_two_files_is_refused(tmp_path: Path) -> None:
 
 
 def test_page_of_a_finding_has_every_field() -> None:
-    """The page of a finding shows its fields, and links the upstream report and the set-up."""
+    """The page of a finding shows all fields, and links the upstream report and the set-up."""
     file = parse(HEAD + ENTRY)
     text = finding_pages.page(file.finding[0], file.runtime, CATALOGUE)
     assert "\n# acme drops replies\n" in text
@@ -129,7 +129,7 @@ def test_page_of_a_finding_has_every_field() -> None:
 
 
 def test_overview_links_each_finding() -> None:
-    """The overview has a table row for each finding, with a link to its page."""
+    """The overview of findings has a table row for each finding, with a link to its page."""
     text = finding_pages.overview(
         [parse(HEAD + ENTRY.replace('["https', '[] # ["https'))], CATALOGUE
     )
@@ -138,7 +138,7 @@ def test_overview_links_each_finding() -> None:
     assert f"\n| BR-4, BR-26 (SHOULD) | {row}\n\nStart acme.\n" in text
 
 
-def test_pages_are_up_to_date(tmp_path: Path) -> None:
+def test_findings_pages_are_up_to_date(tmp_path: Path) -> None:
     """docs/ has exactly the pages that `netmodes findings --write docs` writes."""
     finding_pages.write(FILES, CATALOGUE, tmp_path)
     written = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.md")}
@@ -154,7 +154,7 @@ def test_pages_are_up_to_date(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.id)
 def test_finding_names_existing_tests_and_runtimes(finding: Finding) -> None:
-    """Each test of a finding exists, and each runtime is a name for `--runtime`."""
+    """Each test that a finding names exists, and `--runtime` accepts each runtime that it names."""
     for test in finding.tests:
         path, _, name = test.partition("::")
         function = name.partition("[")[0]
@@ -162,8 +162,8 @@ def test_finding_names_existing_tests_and_runtimes(finding: Finding) -> None:
     assert set(finding.runtime) <= set(registry.names())
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    """Each relative link of the pages names an existing file and an existing heading."""
+def test_links_of_findings_pages_have_existing_targets() -> None:
+    """Each relative link of the findings' pages names an existing file and heading."""
     pages = [ROOT / "docs/findings.md", *(ROOT / "docs/findings").glob("*.md")]
     for page in pages:
         for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):

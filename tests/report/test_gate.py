@@ -1,4 +1,4 @@
-"""Tests of the gate: failures have to be listed, and listed items have to fail."""
+"""Tests of the gate, which passes a run if exactly the listed items fail."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ OTHERS = [listed(TEST, PEERS, runtime="other"), listed(TEST, PEERS, versions=">=
 
 
 def report(verdict: Verdict, *requirements: str) -> Report:
-    """Return a report of one test about these requirements, or BR-4."""
+    """Return a report of one test that is marked with these requirements, by default BR-4."""
     return made.report(made.result(PEERS, verdict, requirements or ("BR-4",)))
 
 
@@ -104,16 +104,19 @@ def test_gate_compares_a_run_with_entries(
     assert result.ok == (not problems)
 
 
-def test_failure_is_named_with_its_requirements() -> None:
-    """The gate names each failure, also a known one, with its requirements."""
+def test_gate_names_requirements_of_each_failure() -> None:
+    """The gate names the requirements of each failure, including failures that are listed."""
     assert compared(RED).new == (f"{PEERS} (broken: BR-4)",)
     known = compared(RED, ABOUT_TEST, *OTHERS)
     assert known.known == (f"{PEERS} (broken: BR-4)",)
     assert known.entries == 1
 
 
-def test_chance_failure_may_pass_and_stays_listed() -> None:
-    """A flaky failure may pass and stays listed: one run does not prove that it is fixed."""
+def test_flaky_failure_may_pass_and_stays_listed() -> None:
+    """A test that is listed as flaky may pass and stays listed.
+
+    One passed run does not prove that the defect is fixed.
+    """
     entry = replace(ABOUT_TEST, chance=True)
     for run in (RED, GREEN):
         assert compared(run, entry).ok
@@ -134,9 +137,9 @@ def test_chance_failure_may_pass_and_stays_listed() -> None:
     ],
 )
 def test_missing_expected_item_is_reported_as_gone(entry: Deviation, reason: str) -> None:
-    """A listed item that does not exist is reported as gone, not as fixed.
+    """A listed item that no longer exists is reported as gone, not as fixed.
 
-    It fails the run.
+    The gate fails.
     """
     skipped = made.result(PEERS, SKIPPED, ["BR-9"])
     unsupported = made.result(OUTSIDE, UNSUPPORTED, ["DNS-1"])
@@ -148,18 +151,21 @@ def test_missing_expected_item_is_reported_as_gone(entry: Deviation, reason: str
 
 
 def test_partial_run_is_never_as_expected() -> None:
-    """A partial run is never as expected, because tests that did not run may fail."""
+    """A partial run does not pass the gate, because the tests that did not run may fail."""
     assert not compared(replace(GREEN, partial=("interrupted",))).ok
 
 
 def test_overlapping_expectations_are_refused() -> None:
-    """Two entries about the same version are refused, as they could contradict each other."""
+    """Two entries for the same item and version are refused.
+
+    They could contradict each other.
+    """
     with pytest.raises(BadExpectations, match="listed twice"):
         compared(RED, ABOUT_TEST, listed(TEST, PEERS, versions="<2"))
 
 
-def test_gate_prints_six_lines() -> None:
-    """The gate prints lines for verdict, new, unsupported, fixed, gone and excused."""
+def test_gate_prints_a_line_per_category() -> None:
+    """The gate prints six lines: verdict, new, unsupported, fixed, gone and excused."""
     tests = [made.result(f"f.py::test_{number}", BROKEN) for number in range(5)]
     run = made.report(*tests, made.result(OUTSIDE, UNSUPPORTED, ["DNS-1"]))
     fixed, lost = listed(REQUIREMENT, "HOST-1"), listed(REQUIREMENT, "BR-999")
@@ -176,8 +182,8 @@ def test_gate_prints_six_lines() -> None:
     ]
 
 
-def test_gate_prints_as_expected() -> None:
-    """The gate prints that a run is as expected, and names an unknown version as such."""
+def test_gate_says_that_a_run_is_as_expected() -> None:
+    """The gate says that a run is as expected, and whether the version is unknown."""
     unknown = made.report(made.result(PEERS), version=None)
     assert expectations.summary_lines(compared(unknown), unknown) == [
         "gate passed: acme (version unknown), compared with acme.toml (0 known deviations)",
@@ -189,8 +195,8 @@ def test_gate_prints_as_expected() -> None:
     ]
 
 
-def test_gate_prints_that_the_run_is_partial() -> None:
-    """The gate prints that a run is partial, and names three items of a kind."""
+def test_gate_says_that_a_run_is_partial() -> None:
+    """The gate says that a run is partial, and names at most three items of a category."""
     tests = [made.result(f"f.py::test_{number}", BROKEN, []) for number in range(3)]
     run = made.report(*tests, partial=("interrupted",))
     verdict, new, *_ = expectations.summary_lines(compared(run), run)
@@ -218,7 +224,10 @@ TESTS = st.lists(
 
 
 def report_of(tests: list[Drawn]) -> Report:
-    """Return a report of such tests; the last kind failed by runtime output, if at all."""
+    """Return a report of tests with these verdicts and requirements.
+
+    A failing test whose third value is true fails by runtime output.
+    """
     return made.report(
         *(
             (matching if by_saying and verdict in FAILING else made.result)(
@@ -235,12 +244,12 @@ def report_of(tests: list[Drawn]) -> Report:
     TESTS,
     st.sets(st.builds(pattern, verdict=st.sampled_from(sorted(FAILING)), at_most=st.just(5))),
 )
-def test_written_expectations_make_the_gate_pass(
+def test_written_expectation_file_makes_the_run_pass(
     before: list[Drawn], now: list[Drawn], sayings: set[Deviation]
 ) -> None:
-    """A written expectation file makes the gate pass; writing again changes nothing.
+    """A run passes the gate with the expectation file that the run has written.
 
-    The earlier file does not matter.
+    Writing the file again changes nothing, whatever the earlier file contained.
     """
     there = {f"f.py::test_{n}" for n in range(len(now))}
 
@@ -255,9 +264,9 @@ def test_written_expectations_make_the_gate_pass(
 
 
 def test_writing_expectations_keeps_reasons_and_ranges() -> None:
-    """Writing keeps reasons, ranges and other runtimes' entries.
+    """`--write-expect` keeps the reasons, version ranges and entries of other runtimes.
 
-    Fixed entries are removed, new ones added, and verdicts changed.
+    It removes fixed entries, adds new ones and updates verdicts.
     """
     other = listed(TEST, PEERS, runtime="other")
     known = listed(TEST, PEERS, versions="<2", reason="kernel bug")
@@ -271,7 +280,10 @@ def test_writing_expectations_keeps_reasons_and_ranges() -> None:
 
 
 def test_writing_expectations_lists_unsupported_requirements() -> None:
-    """Writing lists unsupported requirements; a broken entry's verdict changes."""
+    """`--write-expect` lists unsupported requirements.
+
+    It updates the verdict of a broken entry.
+    """
     (new,) = updated(NO_DNS)
     assert new == listed(REQUIREMENT, "DNS-1", UNSUPPORTED, reason=UNEXPLAINED)
     before = listed(REQUIREMENT, "DNS-1", versions="<2", reason="no resolver")
@@ -279,7 +291,7 @@ def test_writing_expectations_lists_unsupported_requirements() -> None:
     assert after == replace(before, verdict=UNSUPPORTED)
 
 
-def test_new_failure_names_all_broken_requirements() -> None:
-    """A new failure names all broken requirements, separated by commas."""
+def test_new_entry_names_all_broken_requirements() -> None:
+    """The entry for a new failure names all broken requirements, separated by commas."""
     report = made.report(made.result(PEERS, Verdict.BROKEN, requirements=["BR-4", "BR-2"]))
     assert compared(report).new == (f"{PEERS} (broken: BR-4, BR-2)",)

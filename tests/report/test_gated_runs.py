@@ -33,7 +33,7 @@ from tests.report.projects import (
 def test_gate_decides_the_exit_status(
     project: pytest.Pytester, tests: str, expected: str, told: str
 ) -> None:
-    """A run with listed failures exits with 0, and one with untrue entries fails."""
+    """A run with only listed failures exits with 0; a run with an untrue entry fails."""
     status = 0 if told.startswith("gate passed: ") else 1
     project.makepyfile(test_it=tests)
     (project.path / "expect.toml").write_text(expected)
@@ -46,12 +46,12 @@ def test_gate_decides_the_exit_status(
 
 
 @WORKERS
-def test_run_meets_the_expectation_file_of_an_equal_run(
+def test_run_passes_with_the_file_of_an_identical_run(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """A run meets the expectation file that an equal run has written.
+    """A run passes the gate with the expectation file that an identical run has written.
 
-    The file's folder is made, and a second --write-expect changes nothing.
+    `--write-expect` creates the file's folder. A second `--write-expect` changes nothing.
     """
     project.makepyfile(test_it=RED)
     path = project.path / "new" / "folder" / "e.toml"
@@ -72,9 +72,9 @@ EXCUSED = (
 def test_known_refusal_excuses_every_affected_test(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """A known refusal of the runtime excuses every test that meets the refusal.
+    """A listed refusal by the runtime excuses every test in which the refusal occurs.
 
-    Among these are tests that share the fixture and tests that write expectations.
+    Two tests share the fixture that was refused. `--write-expect` lists neither of them.
     """
     project.makepyfile(test_it=REFUSED)
     (project.path / "expect.toml").write_text(BY_SAYING)
@@ -96,10 +96,10 @@ def test_known_refusal_excuses_every_affected_test(
         assert "test_it.py::test_shared_too" in html.unescape(file)
 
 
-def test_further_failure_is_not_excused(project: pytest.Pytester) -> None:
-    """A further failure of an excused test is not excused.
+def test_additional_failure_of_an_excused_test_fails_the_run(project: pytest.Pytester) -> None:
+    """An additional failure of an excused test fails the run.
 
-    The further failure is in the teardown, or while the refusal is handled.
+    The failure is raised in the teardown, or while the listed refusal is handled.
     """
     besides = """
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_with_another(stand): pass
 def test_gate_ignores_tests_that_were_not_selected(
     project: pytest.Pytester, part: list[str]
 ) -> None:
-    """Tests that were not selected are neither fixed nor gone, and stay in the file."""
+    """Deselected tests count as neither fixed nor gone, and stay in the expectation file."""
     project.makepyfile(test_it=RED)
     (project.path / "expect.toml").write_text(EXPECTED + FAILING)
     orders = ("--expect=expect.toml", "--write-expect=expect.toml")
@@ -147,7 +147,7 @@ def test_gate_ignores_tests_that_were_not_selected(
 
 
 def test_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None:
-    """A bad expectation file ends the run at once, with the entry and the mistake."""
+    """An invalid expectation file ends the run before the first test, and names the entry."""
     project.makepyfile(test_it=GREEN)
     (project.path / "expect.toml").write_text('[[deviation]]\nruntime = "acme"')
     result = run(project, "--expect=expect.toml")
@@ -176,9 +176,9 @@ def test_bad_expectation_file_is_a_usage_error(project: pytest.Pytester) -> None
 def test_unwritable_expectation_file_is_a_usage_error(
     project: pytest.Pytester, place: str, why: str
 ) -> None:
-    """An unwritable expectation file ends the run at once.
+    """An unwritable expectation file ends the run before the first test.
 
-    An existing file stays as it was.
+    An existing file stays unchanged.
     """
     project.makepyfile(test_it=GREEN)
     (project.path / "bad.toml").write_text("[[deviation")
@@ -191,8 +191,8 @@ def test_unwritable_expectation_file_is_a_usage_error(
     assert (project.path / "bad.toml").read_text() == "[[deviation"
 
 
-def test_expectation_file_spoilt_during_the_run_is_named(project: pytest.Pytester) -> None:
-    """The run fails at its end and names an expectation file that was spoilt meanwhile."""
+def test_run_fails_if_its_expectation_file_is_damaged_meanwhile(project: pytest.Pytester) -> None:
+    """If the expectation file becomes invalid during a run, the run fails and names the file."""
     spoils = "def test_spoils(tmp_path):\n    (Path.cwd() / 'e.toml').write_text('[[deviation')\n"
     project.makepyfile(test_it=f"from pathlib import Path\n{GREEN}\n{spoils}")
     result = run(project, "--write-expect=e.toml")
@@ -200,12 +200,12 @@ def test_expectation_file_spoilt_during_the_run_is_named(project: pytest.Pyteste
     result.stdout.fnmatch_lines([f"gate: {project.path}/e.toml: the file is not TOML: *"])
 
 
-def test_version_without_a_list_is_in_the_summary(
+def test_summary_names_a_version_without_expectations(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The summary has the runtime's version if no list covers it.
+    """The summary names the runtime's version if no expectation file covers the version.
 
-    The runtime has to report its version first.
+    The runtime reports its version first.
     """
     folder = project.mkdir("suites") / "expected"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Tests of the judgement: from tests to requirements to counts."""
+"""Tests of the judge, which derives verdicts and counts of requirements from tests."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def verdict_of(id_: str, *tests: TestResult) -> Verdict:
     ],
 )
 def test_most_severe_verdict_counts(others: list[Verdict], worst: Verdict) -> None:
-    """A requirement has the most severe verdict of its tests; a skipped test does not count."""
+    """A requirement gets the most severe verdict of its tests, skipped tests aside."""
     tests = [made.result(f"f.py::test_{n}", verdict) for n, verdict in enumerate(others)]
     assert verdict_of("BR-4", *tests) is worst
 
 
-def test_leak_breaks_only_its_own_requirement() -> None:
-    """A leak counts against LIFE-1 and not against the test's requirements."""
+def test_leak_breaks_life_1_and_not_the_tests_requirement() -> None:
+    """A leak counts against LIFE-1, not against the requirements of the leaking test."""
     left = made.result(
         verdict=Verdict.BROKEN, breaks=("LIFE-1",), failures=(Failure(when="teardown"),)
     )
@@ -42,8 +42,8 @@ def test_leak_breaks_only_its_own_requirement() -> None:
     assert verdict_of("BR-4", left) is Verdict.KEPT
 
 
-def test_failure_with_leak_breaks_both() -> None:
-    """A failed test with a leak breaks LIFE-1 and its own requirements."""
+def test_failure_with_a_leak_breaks_life_1_and_the_tests_requirement() -> None:
+    """A failed test that also leaks breaks LIFE-1 and the test's own requirements."""
     failures = (Failure(when="call"), Failure(when="teardown"))
     both = made.result(verdict=Verdict.BROKEN, breaks=("LIFE-1",), failures=failures)
     assert verdict_of("LIFE-1", both) is Verdict.BROKEN
@@ -59,17 +59,20 @@ def test_failure_with_leak_breaks_both() -> None:
         ("MUST", ["bridge", "dns"], Profile.EXTENDED),
     ],
 )
-def test_core_requirements_are_must_and_need_the_four_modes(
+def test_core_requirements_are_must_and_need_only_the_modes(
     level: str, features: list[str], expected: Profile
 ) -> None:
-    """Core requirements are MUST and need only the four modes; others are counted apart."""
+    """Core requirements have level MUST and need only the four modes.
+
+    Other requirements are counted apart.
+    """
     assert profile(level, features) is expected
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(Verdict)))
-def test_counts_add_up_to_the_total(verdicts: list[Verdict]) -> None:
-    """The counts add up to the total for any selection of verdicts."""
+def test_requirement_counts_add_up_to_the_total(verdicts: list[Verdict]) -> None:
+    """The counts by verdict add up to the total, for any selection of verdicts."""
     found = counts(verdicts)
     assert found.total == len(verdicts) == sum(getattr(found, name) for name in Verdict)
 
@@ -80,14 +83,14 @@ def test_unsupported_core_does_not_conform() -> None:
 
 
 def test_untested_core_has_no_verdict() -> None:
-    """A run with an untested core requirement has no verdict if no test has failed."""
+    """A run that leaves a core requirement untested has no verdict, unless a test has failed."""
     assert made.report(made.result()).conforms is None
 
 
-def test_kept_core_conforms() -> None:
-    """A runtime that keeps the core conforms; extended requirements may be unsupported.
+def test_runtime_that_keeps_the_core_conforms() -> None:
+    """A runtime that keeps all core requirements conforms.
 
-    Extended requirements may also be untested.
+    Extended requirements may be unsupported or untested.
     """
     kept = made.result(requirements=["BR-4", "BR-9", "HOST-1"])
     dns = made.result("f.py::test_dns", Verdict.UNSUPPORTED, ["DNS-1"])

@@ -1,4 +1,4 @@
-"""Tests of the merging of shards, and of differences between two reports."""
+"""Tests of merging shards, and of the differences between two reports."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ VERDICTS = st.sampled_from([Verdict.KEPT, Verdict.BROKEN, Verdict.ERROR, Verdict
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(VERDICTS, st.integers(0, 2), st.sampled_from(made.ROWS)), max_size=8))
-def test_merged_report_equals_that_of_one_run(
+def test_merged_report_equals_that_of_an_undivided_run(
     drawn: list[tuple[Verdict, int, RequirementResult]],
 ) -> None:
-    """A merged report equals that of one run, for any division into shards."""
+    """The merged report equals that of an undivided run, however the tests are divided."""
     tests = [
         (part, made.result(f"f.py::test_{number}", verdict, [row.id]))
         for number, (verdict, part, row) in enumerate(drawn)
@@ -45,20 +45,20 @@ def test_merged_report_equals_that_of_one_run(
     assert merged.shard is None
 
 
-def test_order_of_shards_does_not_matter() -> None:
+def test_order_of_shards_does_not_change_the_merged_report() -> None:
     """The merged report does not depend on the order of the shards' folders."""
     first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
     assert merge([second, first]) == merge([first, second])
 
 
-def test_missing_shard_makes_the_whole_partial() -> None:
-    """A missing shard makes the merged report partial, and is named."""
+def test_missing_shard_makes_the_merged_report_partial() -> None:
+    """A missing shard makes the merged report partial, and the report names the shard."""
     first, _, third = made.shards([made.result(PEERS)], [], [made.result(OUTSIDE)])
     assert merge([third, first]).partial == ("shard 2 of 3 is missing",)
 
 
-def test_partial_shard_makes_the_whole_partial() -> None:
-    """A partial shard makes the merged report partial, without the missing tests."""
+def test_partial_shard_makes_the_merged_report_partial() -> None:
+    """If a shard is partial, the merged report is partial too, without the missing tests."""
     first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
     cut = replace(second, partial=("interrupted",), exit=2)
     merged = merge([first, cut])
@@ -67,9 +67,9 @@ def test_partial_shard_makes_the_whole_partial() -> None:
 
 
 def test_empty_shard_does_not_change_the_status() -> None:
-    """An empty shard does not change the merged exit status.
+    """A shard without tests does not change the merged exit status.
 
-    The status is pytest's for no tests only if all shards are empty.
+    If all shards are empty, the status is pytest's status for no tests.
     """
     parts = made.shards([made.result(PEERS)], [], [made.result(OUTSIDE)])
 
@@ -87,7 +87,7 @@ def test_empty_shard_does_not_change_the_status() -> None:
 def test_cell_wrong_in_one_shard_is_wrong(turn: int) -> None:
     """A cell that is wrong in one shard is wrong in the merged report.
 
-    The cells of a matrix may come from several machines, in any order.
+    The cells of one matrix may come from several machines, in any order.
     """
     first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
     right, wrong = made.cell("a", "b"), made.cell("a", "b", seen=Outcome.DROPPED)
@@ -105,8 +105,8 @@ def test_cell_wrong_in_one_shard_is_wrong(turn: int) -> None:
     assert merged.totals.cells == joint.counts
 
 
-def test_kernels_of_all_shards_are_named() -> None:
-    """The merged report names the kernels of all shards, which may differ."""
+def test_merged_report_names_the_kernels_of_all_shards() -> None:
+    """The merged report names the kernel of each shard, as the kernels may differ."""
     first, second = made.shards([made.result(PEERS)], [made.result(OUTSIDE)])
     other = replace(second, environment={**second.environment, "kernel": "6.18.0"})
     assert merge([first, other]).environment["kernel"] == "6.12.0, 6.18.0"
@@ -152,9 +152,9 @@ def test_shards_of_different_runs_are_refused(other: dict[str, object], complain
 
 
 def test_shards_with_different_expectations_are_refused() -> None:
-    """Shards with different expectations, or with and without, are refused.
+    """Shards are refused if their expectations differ or if only some have expectations.
 
-    A report of an earlier version is accepted.
+    A report of an earlier format version is accepted.
     """
 
     def held(*digests: str) -> list[Report]:
@@ -171,8 +171,8 @@ def test_shards_with_different_expectations_are_refused() -> None:
             merge(held(*different))
 
 
-def test_whole_runs_are_not_merged() -> None:
-    """Reports of whole runs are refused: they can only be compared."""
+def test_merge_refuses_reports_of_whole_runs() -> None:
+    """The merge refuses reports of whole runs, which can only be compared."""
     with pytest.raises(Unmergeable, match="--shard"):
         merge([made.BROKEN])
     with pytest.raises(Unmergeable, match="no reports to merge"):
@@ -180,7 +180,7 @@ def test_whole_runs_are_not_merged() -> None:
 
 
 def test_shard_that_failed_before_collection_is_merged() -> None:
-    """A shard that failed before collection makes the merged report partial."""
+    """A shard that failed before test collection makes the merged report partial."""
     first, second = _second(
         selection=Selection(catalogue="c"), tests=(), partial=("worker gw0 ended early",)
     )
@@ -188,7 +188,7 @@ def test_shard_that_failed_before_collection_is_merged() -> None:
 
 
 def test_diff_lists_changed_verdicts() -> None:
-    """The difference lists changed requirements, tests, cells and version.
+    """The difference of two reports lists changed requirements, tests, cells and the version.
 
     It also lists missing and new items.
     """

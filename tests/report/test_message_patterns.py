@@ -1,4 +1,4 @@
-"""Tests of message patterns: defects that any test may meet, known by runtime output."""
+"""Tests of message patterns, which excuse any test that fails with a certain runtime output."""
 
 from __future__ import annotations
 
@@ -27,8 +27,11 @@ from tests.report.entries import (
 from tests.report.made import OUTSIDE, PEERS
 
 
-def test_matching_failure_is_known() -> None:
-    """Any test with a matching failure is known, and --write-expect does not list it."""
+def test_failure_that_matches_a_pattern_is_excused() -> None:
+    """A test whose failure matches a message pattern is excused.
+
+    `--write-expect` does not list the test.
+    """
     report = made.report(matching(), made.result(OUTSIDE, requirements=["BR-9"]))
     result = compared(report, pattern(link="https://example.com/1"))
     assert result.ok
@@ -48,12 +51,12 @@ def test_matching_failure_is_known() -> None:
 
 
 def error(*results: TestResult) -> Report:
-    """Return a report of a matching test in error, and of others."""
+    """Return a report with an error whose message matches a pattern, and with other tests."""
     return made.report(matching(verdict=Verdict.ERROR), *results)
 
 
 def broken(*failures: Failure, cells: Sequence[CellResult] = ()) -> Report:
-    """Return a report of a test with these failures."""
+    """Return a report with one broken test that has these failures."""
     return made.report(matching(failures=failures), cells=cells)
 
 
@@ -94,19 +97,19 @@ CASES: dict[str, tuple[Report, list[Deviation], int]] = {
 def test_pattern_excuses_tests_if_all_failures_match(
     run: Report, entries: list[Deviation], new: int
 ) -> None:
-    """A message pattern excuses a test if all its failures match the pattern and verdict.
+    """A pattern excuses a test only if all its failures match the pattern and its verdict.
 
-    A pattern is never fixed or gone.
+    The gate never reports a pattern as fixed or gone.
     """
     result = compared(run, *entries)
     assert len(result.new) == new
     assert result.ok == (not new)
 
 
-def test_unobserved_cell_is_gone_without_an_excused_test() -> None:
+def test_unobserved_cell_is_gone_unless_a_test_is_excused() -> None:
     """A listed cell that was not observed is gone, unless a test is excused.
 
-    A matrix that could not start says nothing about its cells; a green run does.
+    A matrix that could not start says nothing about its cells. A run without failures does.
     """
     assert not compared(GREEN, ABOUT_CELL, OF_ERRORS).ok
 
@@ -126,14 +129,17 @@ def test_unobserved_cell_is_gone_without_an_excused_test() -> None:
 def test_excused_test_does_not_judge_its_requirement(
     verdict: Verdict, others: list[TestResult]
 ) -> None:
-    """An excused test has no effect on its requirement: the other tests decide."""
+    """An excused test has no effect on the verdict of its requirement.
+
+    The requirement's other tests decide.
+    """
     entries = [pattern(), OF_ERRORS, listed(DeviationKind.REQUIREMENT, "BR-4", verdict)]
     for own in (Verdict.BROKEN, Verdict.ERROR):
         assert compared(made.report(matching(verdict=own), *others), *entries).ok
 
 
-def test_listed_test_is_excused_too() -> None:
-    """A pattern also excuses a listed test that does not fail as listed."""
+def test_pattern_excuses_a_listed_test() -> None:
+    """A pattern also excuses a test that is listed with another failure."""
     entries = [listed(DeviationKind.TEST, PEERS), pattern(), pattern(verdict=Verdict.ERROR)]
     (excused,) = compared(made.report(matching(verdict=Verdict.ERROR)), *entries).excused
     assert excused.tests == (PEERS,)
@@ -143,8 +149,8 @@ def test_listed_test_is_excused_too() -> None:
     assert len(compared(made.report(made.result(PEERS, Verdict.ERROR)), *entries).new) == 1
 
 
-def test_at_most_limits_the_excused_tests() -> None:
-    """A pattern that excuses more tests than its limit fails the run."""
+def test_pattern_that_exceeds_its_limit_fails_the_run() -> None:
+    """A message pattern that excuses more tests than its `at most` limit fails the run."""
     tests = [matching(f"f.py::test_{number}") for number in range(4)]
     assert compared(made.report(*tests[:3]), pattern()).ok
     report = made.report(*tests)
@@ -159,8 +165,8 @@ def test_at_most_limits_the_excused_tests() -> None:
     )
 
 
-def test_each_message_pattern_has_its_line() -> None:
-    """Each message pattern has a line with the excused tests and the reason."""
+def test_gate_prints_a_line_per_message_pattern() -> None:
+    """The gate prints a line per message pattern, with the excused tests and the reason."""
     report = made.report(matching(), matching(OUTSIDE, Verdict.ERROR))
     other = pattern(id="a message that no test of this run has")
     result = compared(report, pattern(), other, pattern(verdict=Verdict.ERROR, at_most=9))
@@ -173,7 +179,7 @@ def test_each_message_pattern_has_its_line() -> None:
 
 
 def test_duplicate_message_pattern_is_refused() -> None:
-    """A message pattern that is listed twice with one verdict is refused."""
+    """A message pattern that is listed twice with the same verdict is refused."""
     with pytest.raises(
         BadExpectations, match=r"^saying failed to bind .* is listed twice for acme"
     ):
@@ -185,7 +191,10 @@ def test_duplicate_message_pattern_is_refused() -> None:
 
 
 def test_writing_expectations_keeps_message_patterns() -> None:
-    """Writing keeps message patterns, also exceeded ones, and lists no excused test."""
+    """`--write-expect` keeps all message patterns, and does not list excused tests.
+
+    A pattern that exceeds its limit is kept too.
+    """
     entries = {pattern(at_most=1), pattern(verdict=Verdict.ERROR), pattern(versions=">=2")}
     report = made.report(matching(), matching(OUTSIDE), matching("f.py::test", Verdict.ERROR))
     assert set(updated(report, *entries)) == entries

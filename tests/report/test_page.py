@@ -1,4 +1,4 @@
-"""Tests of the HTML page in a real browser."""
+"""Tests of the report's HTML page in a real browser."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PHONE = {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Yield Chromium, headless."""
+    """Yield a headless Chromium."""
     expect.set_options(timeout=WITHIN)
     with sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=CHROMIUM, args=list(_FLAGS))
@@ -44,10 +44,9 @@ Shown = Callable[..., Page]
 
 @pytest.fixture
 def shown(browser: Browser, tmp_path: Path) -> Iterator[Shown]:
-    """Return a function that opens the page about some reports.
+    """Return a function that opens the page of some reports.
 
-    At the end it checks that the page requested nothing else and that the console showed no
-    error.
+    After the test the page has requested no other resource and the console has no error.
     """
     asked: list[str] = []
     said: list[str] = []
@@ -94,7 +93,7 @@ def test_page_shows_verdict_world_matrix_and_requirements(shown: Shown) -> None:
 
 
 def test_page_is_readable_without_script(shown: Shown) -> None:
-    """The page is readable without its script, which adds only convenience."""
+    """The page is readable with scripts disabled; the script only adds convenience."""
     page = shown(made.BROKEN, java_script_enabled=False)
     expect(page.locator(".heat button.wrong").first).to_be_visible()
     page.locator("#req-BR-4 summary").click()
@@ -105,7 +104,7 @@ def test_page_is_readable_without_script(shown: Shown) -> None:
 
 
 def test_click_on_a_cell_shows_its_details(shown: Shown) -> None:
-    """A click on a cell shows promise, observation, reason, requirement and test."""
+    """A click on a cell shows its promise, observation, reason, requirement and test."""
     page = shown(made.BROKEN)
     page.locator(".heat button.wrong").first.click()
     dialog = page.get_by_role("dialog")
@@ -139,8 +138,8 @@ def test_cell_of_the_page_has_a_tooltip(shown: Shown) -> None:
     expect(page.get_by_role("tooltip")).to_be_hidden()
 
 
-def test_matrix_is_used_by_keyboard(shown: Shown) -> None:
-    """The matrix is one stop for Tab; arrows, Enter and Escape work inside."""
+def test_matrix_is_usable_by_keyboard(shown: Shown) -> None:
+    """The Tab key reaches the matrix once; arrow keys, Enter and Escape work inside it."""
     page = shown(made.BROKEN)
     stops = page.locator(".heat button[tabindex='0']")
     expect(stops).to_have_count(1)
@@ -164,7 +163,7 @@ def test_matrix_is_used_by_keyboard(shown: Shown) -> None:
 
 
 def test_drawing_shows_reachability_of_a_container(shown: Shown) -> None:
-    """The drawing shows the reachability of the first container with a wrong cell.
+    """The drawing shows which targets the first container with a wrong cell reaches.
 
     A click or Enter selects another container.
     """
@@ -182,8 +181,11 @@ def test_drawing_shows_reachability_of_a_container(shown: Shown) -> None:
 # --- requirements --------------------------------------------------------------------
 
 
-def test_requirements_are_filtered_by_word_and_verdict(shown: Shown) -> None:
-    """A filter finds requirements by id, statement, source and verdict, or reports none."""
+def test_filter_finds_requirements_by_word_and_verdict(shown: Shown) -> None:
+    """The filter finds requirements by id, statement, source and verdict.
+
+    Without a match it says so.
+    """
     page = shown(made.BROKEN)
     rows = page.locator(".req:visible")
     search = page.get_by_role("searchbox")
@@ -201,8 +203,8 @@ def test_requirements_are_filtered_by_word_and_verdict(shown: Shown) -> None:
     expect(rows).to_have_count(5)
 
 
-def test_link_shows_a_filtered_requirement(shown: Shown) -> None:
-    """A link to a requirement that the filter hides shows and opens it."""
+def test_link_to_a_filtered_requirement_opens_its_details(shown: Shown) -> None:
+    """A link to a requirement that the filter hides makes it visible and opens its details."""
     page = shown(made.BROKEN)
     page.get_by_role("searchbox").fill("DNS-1")
     expect(page.locator("#req-BR-4")).to_be_hidden()
@@ -210,8 +212,8 @@ def test_link_shows_a_filtered_requirement(shown: Shown) -> None:
     expect(page.locator("#req-BR-4 dl")).to_be_in_viewport()
 
 
-def test_slash_focuses_the_search_of_the_page(shown: Shown) -> None:
-    """The key `/` focuses the search, as on other sites."""
+def test_slash_key_focuses_the_search_field(shown: Shown) -> None:
+    """The key `/` moves the focus to the page's search field, as on other sites."""
     page = shown(made.BROKEN)
     page.keyboard.press("/")
     expect(page.get_by_role("searchbox")).to_be_focused()
@@ -220,8 +222,11 @@ def test_slash_focuses_the_search_of_the_page(shown: Shown) -> None:
 # --- several runtimes ---------------------------------------------------------------
 
 
-def test_several_runtimes_are_compared(shown: Shown) -> None:
-    """Each of several runtimes has a tab, and a verdict in the rows that differ."""
+def test_page_compares_several_runtimes(shown: Shown) -> None:
+    """A page about several runtimes has a tab for each.
+
+    Rows that differ between the runtimes show a verdict for each.
+    """
     page = shown(made.BROKEN, GREEN)
     expect(page.get_by_role("tabpanel")).to_have_count(1)
     expect(page.get_by_role("tabpanel")).to_contain_text("Does not conform")
@@ -320,7 +325,7 @@ HOSTILE = made.report(
 
 
 def test_hostile_text_is_inert_in_the_page(shown: Shown) -> None:
-    """Neither the HTML nor the script's details execute hostile text."""
+    """Hostile text in a report is not executed, neither in the HTML nor in the script's data."""
     page = shown(HOSTILE)
     page.on("dialog", lambda dialog: pytest.fail(f"it ran: {dialog.message}"))
     page.locator(".heat button").first.click()
@@ -332,7 +337,7 @@ def test_hostile_text_is_inert_in_the_page(shown: Shown) -> None:
 
 
 def test_content_security_policy_blocks_foreign_scripts(browser: Browser) -> None:
-    """The content security policy blocks scripts of injected markup."""
+    """The Content-Security-Policy blocks scripts in injected markup."""
     page = browser.new_page()
     text = html.render([made.BROKEN])
     with page.expect_console_message() as said:

@@ -1,4 +1,4 @@
-"""Tests of the matrix in the terminal: complete, narrow, readable without colour."""
+"""Tests of the matrix on the terminal: completeness, width and colours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.model.reference import CELL, KEPT, LOST, PROMISED, REPLY, changed, ke
 
 
 def test_matrix_table_fits_the_terminal() -> None:
-    """The table fits the terminal; with 100 columns two blocks are side by side."""
+    """The matrix fits the terminal's width; with 100 columns two blocks are side by side."""
     picture = render(PROMISED, keeping(PROMISED))
     lines = picture.splitlines()
     assert max(map(len, lines)) <= 100
@@ -55,7 +55,7 @@ def test_matrix_table_has_every_source_and_target() -> None:
 def test_matrix_symbols_need_no_colour(
     promise: Promise | None, seen: Observation | None, mark: str
 ) -> None:
-    """Every outcome has its symbol, and a wrong cell is marked."""
+    """Every outcome has a symbol of its own, and a wrong cell has a mark besides its colour."""
     picture = render(
         Matrix({CELL: promise} if promise else {}), Matrix({CELL: seen} if seen else {})
     )
@@ -63,7 +63,7 @@ def test_matrix_symbols_need_no_colour(
 
 
 def test_matrix_table_without_observations_shows_the_promise() -> None:
-    """The table without observations shows the oracle's matrix."""
+    """Without observations the table shows the promises of the oracle."""
     picture = render(Matrix({CELL: REPLY}))
     assert "✓64" in picture
     assert picture.splitlines()[-1] == "1 cells promised"
@@ -79,9 +79,9 @@ def test_matrix_table_counts_wrong_cells() -> None:
 
 
 def test_matrix_colour_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the option for colour the matrix has no escape sequence.
+    """Without the colour option the matrix has no escape sequences.
 
-    Environment variables have no effect.
+    Environment variables do not matter.
     """
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -89,8 +89,8 @@ def test_matrix_colour_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[32m✓64" in render(PROMISED, colour=True)
 
 
-def test_matrix_names_are_no_rich_markup() -> None:
-    """The table shows Rich's markup in a name unchanged."""
+def test_matrix_does_not_interpret_rich_markup_in_names() -> None:
+    """A name that contains Rich's markup is printed unchanged."""
     cells = {
         Cell(n, n, *ch): REPLY for n, ch in product(["[red]x[/]"], product(PROTOCOLS, FAMILIES))
     }
@@ -99,6 +99,6 @@ def test_matrix_names_are_no_rich_markup() -> None:
 
 @given(st.text())
 def test_matrix_escapes_control_characters_in_names(text: str) -> None:
-    """No control character of a name reaches the terminal."""
+    """Control characters in a name are escaped before they reach the terminal."""
     cell = replace(CELL, source=text, target=text)
     assert all(line.isprintable() for line in render(Matrix({cell: REPLY})).split("\n"))

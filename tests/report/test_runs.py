@@ -1,4 +1,4 @@
-"""Tests of the report of a run, also of one that was cut short."""
+"""Tests of the report that a run leaves, also if the run ends early."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.support.programs import Watched
 
 @WORKERS
 def test_run_leaves_a_report(project: pytest.Pytester, workers: list[str]) -> None:
-    """A run leaves a report of runtime, verdicts, times, failures and output.
+    """A run leaves a report of the runtime, verdicts, times, failures and output.
 
-    The terminal has its path.
+    The terminal shows the report's path.
     """
     project.makepyfile(test_it=RED)
     result = run(project, *workers)
@@ -52,7 +52,7 @@ def test_run_leaves_a_report(project: pytest.Pytester, workers: list[str]) -> No
 
 @WORKERS
 def test_cells_are_reported_with_their_test(project: pytest.Pytester, workers: list[str]) -> None:
-    """Each cell is reported with its test, whichever process has run the test."""
+    """Each cell is reported with the test that observed it, whichever process ran the test."""
     from tests.plugin.test_matrices import MATRICES
 
     project.makepyfile(test_it=MATRICES)
@@ -66,7 +66,7 @@ def test_cells_are_reported_with_their_test(project: pytest.Pytester, workers: l
 
 
 def test_live_run_reports_runtime_and_plan(project: pytest.Pytester) -> None:
-    """A live run reports version, features, dialect, and the plan of each matrix."""
+    """The report of a live run has the runtime's version, features, dialect and all plans."""
     project.makepyfile(
         test_it="""
         from harness.plugin.marks import requirement
@@ -94,7 +94,7 @@ def test_live_run_reports_runtime_and_plan(project: pytest.Pytester) -> None:
 def test_node_ids_of_suites_do_not_depend_on_their_folder(
     project: pytest.Pytester, argument: str
 ) -> None:
-    """Node ids of the suites do not depend on their folder or the command line.
+    """A test's node id does not depend on the folder of the suites or the command line.
 
     An expectation file is therefore valid on another machine.
     """
@@ -106,8 +106,8 @@ def test_node_ids_of_suites_do_not_depend_on_their_folder(
     assert report.selection.narrowed
 
 
-def test_run_without_requirement_leaves_no_report(project: pytest.Pytester) -> None:
-    """A run without requirement keeps the earlier report; --report writes one anyway."""
+def test_run_without_marked_tests_keeps_the_earlier_report(project: pytest.Pytester) -> None:
+    """A run without marked tests keeps the earlier report, unless `--report` is given."""
     project.makepyfile(test_it="def test_of_nothing(): pass")
     run(project)
     assert not (project.path / "report").exists()
@@ -115,8 +115,8 @@ def test_run_without_requirement_leaves_no_report(project: pytest.Pytester) -> N
     assert last_report(project, "here").totals.tests.kept == 1
 
 
-def test_no_report_option_writes_none(project: pytest.Pytester) -> None:
-    """--no-report writes no report; together with --report it is a usage error."""
+def test_no_report_option_prevents_the_report(project: pytest.Pytester) -> None:
+    """With `--no-report` a run writes no report; with `--report` too it is a usage error."""
     project.makepyfile(test_it=GREEN)
     run(project, "--no-report").assert_outcomes(passed=2, skipped=1)
     assert not (project.path / "report").exists()
@@ -143,12 +143,12 @@ def test_informational_run_writes_no_report(project: pytest.Pytester, option: st
         result.stdout.fnmatch_lines([f"*SETUP * {line}" for line in setups])
 
 
-def test_github_job_gets_the_summary(
+def test_summary_is_appended_to_the_file_of_the_github_job(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The summary is appended to the GitHub job's file, after the text of other steps.
+    """The summary is appended to the summary file of the GitHub job, after the text of other steps.
 
-    This holds also without a report.
+    This also holds for a run that writes no report.
     """
     job = project.path / "job.md"
     job.write_text("before\n")
@@ -187,7 +187,7 @@ def test_repr(): assert {"k": "\x1b[2J"} == {"k": Evil()}
 def test_runtime_output_is_escaped_on_the_terminal(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """Runtime output is escaped in messages, source, output and the reason of a skip."""
+    """The terminal shows runtime output escaped, in messages, code, output and skip reasons."""
     project.makepyfile(test_it=HOSTILE)  # a short name leaves room for the message in the summary
     result = run(project, "--report=r", "--color=no", "-rfEs", *workers)
     result.assert_outcomes(failed=3, errors=1, skipped=1)
@@ -220,7 +220,7 @@ def test_slow(capfd):
 def test_interrupted_run_leaves_a_partial_report(
     project: pytest.Pytester, workers: list[str]
 ) -> None:
-    """An interrupted run leaves a partial report with the results until Ctrl-C."""
+    """A run interrupted by Ctrl-C leaves a partial report with the results up to then."""
     project.makepyfile(test_it=WAITING)
     argv = [sys.executable, "-m", "pytest", "-p", "no:randomly", *workers]
     with Watched(argv) as watched:
@@ -234,8 +234,8 @@ def test_interrupted_run_leaves_a_partial_report(
     assert "Partial report" in (project.path / "report" / "index.html").read_text()
 
 
-def test_killed_run_leaves_no_earlier_success(project: pytest.Pytester) -> None:
-    """A run that was killed (SIGKILL) leaves a partial report and no earlier page."""
+def test_killed_run_replaces_the_earlier_report(project: pytest.Pytester) -> None:
+    """A run that was killed by SIGKILL leaves a partial report, and no page of an earlier run."""
     project.makepyfile(test_it=GREEN)
     run(project)
     assert last_report(project).complete
@@ -249,9 +249,9 @@ def test_killed_run_leaves_no_earlier_success(project: pytest.Pytester) -> None:
 
 
 def test_killed_worker_makes_the_report_partial(project: pytest.Pytester) -> None:
-    """A killed worker makes the report partial and the run fail.
+    """A killed worker makes the report partial and fails the run.
 
-    Its current test is an error, and the other tests run.
+    The worker's current test is an error; the other tests run.
     """
     killed = WAITING.replace('until_interrupted("waiting")', "__import__('os').abort()")
     project.makepyfile(test_it=killed)
@@ -267,7 +267,7 @@ def test_killed_worker_makes_the_report_partial(project: pytest.Pytester) -> Non
 
 
 def test_collection_error_makes_the_report_partial(project: pytest.Pytester) -> None:
-    """A collection error makes the report partial, without the tests of the file."""
+    """A collection error makes the report partial; tests of the broken file are missing."""
     project.makepyfile(test_it=GREEN, test_bad="import nothing_of_the_kind")
     result = run(project, "--report=r", "--continue-on-collection-errors")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -275,7 +275,7 @@ def test_collection_error_makes_the_report_partial(project: pytest.Pytester) -> 
 
 
 def test_exitfirst_makes_the_report_partial(project: pytest.Pytester) -> None:
-    """`--exitfirst` makes the report partial, with the number of tests that did not run."""
+    """`--exitfirst` makes the report partial. The report has the number of tests not run."""
     project.makepyfile(test_it=RED.replace("def test_kept(): pass", "def test_kept(): assert 0"))
     run(project, "-x")
     assert last_report(project).partial == ("3 of 4 tests did not run",)
@@ -292,9 +292,9 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_unwritable_folder_fails_the_run(project: pytest.Pytester, temporary: Path) -> None:
-    """An unwritable folder fails the run, but the verdicts are shown.
+    """A run fails if its report folder is unwritable, but it still shows the verdicts.
 
-    One line names the folder that has the report instead.
+    A line names the temporary folder that has the report instead.
     """
     project.makepyfile(test_it=GREEN)
     (project.path / "file").write_text("in the way")
@@ -316,7 +316,7 @@ def test_unwritable_folder_fails_the_run(project: pytest.Pytester, temporary: Pa
 
 @pytest.fixture(params=["64k", "160k"], ids=["room for report.json", "no room for the page"])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system with room for report.json once or twice, and not for a page."""
+    """Mount a file system with room for one or two `report.json`, but not for a page."""
     place = tmp_path / "small"
     place.mkdir()
     syscalls.mount("tmpfs", str(place), "tmpfs", 0, f"size={request.param}")
@@ -327,7 +327,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 def test_full_disk_fails_the_run(
     project: pytest.Pytester, small_disk: Path, temporary: Path
 ) -> None:
-    """A full disk fails the run and leaves a valid partial report, and no other file."""
+    """A full disk fails the run and leaves only a valid partial report."""
     project.makepyfile(test_it=GREEN)
     result = run(project, f"--report={small_disk}")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -343,8 +343,11 @@ def test_full_disk_fails_the_run(
     assert report.exit != 0
 
 
-def test_full_disk_leaves_no_earlier_success(project: pytest.Pytester, small_disk: Path) -> None:
-    """On a full disk the earlier files are removed to make room for the partial report."""
+def test_full_disk_removes_the_earlier_report(project: pytest.Pytester, small_disk: Path) -> None:
+    """On a full disk the files of an earlier report are removed.
+
+    They make room for the partial report.
+    """
     project.makepyfile(test_it=GREEN)
     run(project)
     shutil.copy(project.path / "report" / "report.json", small_disk)

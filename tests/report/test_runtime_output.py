@@ -1,4 +1,4 @@
-"""Tests of the runtime's own output in failures."""
+"""Tests of the runtime's own output, which is extracted from failures."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ NO = RuntimeRefused("run web", "Error: no address left")
 
 
 def raised(error: BaseException, *, on_account_of: BaseException | None = None) -> BaseException:
-    """Return the error, raised while another was handled."""
+    """Return the error, raised while another error was handled."""
     error.__context__ = on_account_of
     return error
 
 
 def test_runtime_output_is_taken_from_refusals() -> None:
-    """Runtime output is taken from refusals, without the command."""
+    """Runtime output is extracted from the exceptions of refused commands, without the command."""
     assert runtime_output(NO) == ("Error: no address left",)
 
 
@@ -36,15 +36,15 @@ def test_runtime_output_is_taken_from_refusals() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_mixed_failure_has_no_runtime_output(error: BaseException) -> None:
-    """A failure with a second cause, or with a quotation, has no runtime output."""
+def test_failure_with_a_second_cause_has_no_runtime_output(error: BaseException) -> None:
+    """A failure has no runtime output if it has a second cause, or only quotes the output."""
     assert runtime_output(error) == ()
 
 
-def test_each_refusal_counts_once() -> None:
-    """Each refusal counts once.
+def test_each_refusal_is_counted_once() -> None:
+    """Each refusal of the runtime is counted once.
 
-    Refusals may be grouped, nested, or chained, also to themselves.
+    Refusals may be in an exception group, nested, or chained, also in a circle.
     """
     other = RuntimeRefused("run other", "Error: no name")
     other.__cause__ = other
@@ -57,8 +57,8 @@ def test_each_refusal_counts_once() -> None:
     )
 
 
-def test_suppressed_context_does_not_count() -> None:
-    """A refusal in a context that `raise … from None` suppresses does not count."""
+def test_refusal_in_a_suppressed_context_is_not_counted() -> None:
+    """A refusal in a context that `raise … from None` suppresses is not counted."""
     error = raised(RuntimeRefused("run web", "Error: no"), on_account_of=KeyError("web"))
     error.__suppress_context__ = True
     assert runtime_output(error) == ("Error: no",)
@@ -104,8 +104,11 @@ def test_once(number):
 
 
 @WORKERS
-def test_report_has_the_runtime_output(project: pytest.Pytester, workers: list[str]) -> None:
-    """The report has the sanitised runtime output, in property suites once."""
+def test_report_has_sanitised_runtime_output(project: pytest.Pytester, workers: list[str]) -> None:
+    """The report has the sanitised runtime output.
+
+    A property test that fails repeatedly has its output once.
+    """
     project.makepyfile(test_it=FAILING)
     run(project, "-p", "no:cacheprovider", *workers)
     found = {

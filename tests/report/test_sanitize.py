@@ -1,4 +1,4 @@
-"""Tests of foreign text, which has no effect on the reader of a report."""
+"""Tests of sanitised text: foreign text cannot affect the reader or viewer of a report."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _CONTROLS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def acted_upon(said: str) -> set[str]:
-    """Return the characters, line breaks aside, that a terminal or a reader would act upon."""
+    """Return the characters that a terminal or viewer would act upon, except line breaks."""
     return {char for char in said if unicodedata.category(char) in _CONTROLS} - {"\n"}
 
 
 @settings(deadline=None)
 @given(made.HOSTILE)
 def test_plain_text_has_no_control_characters(said: str) -> None:
-    """Plain text keeps line breaks and has other invisible characters escaped."""
+    """Plain text keeps its line breaks; other invisible characters are escaped."""
     assert acted_upon(sanitize.plain(said)) == set()
     assert acted_upon(sanitize.line(said)) == set()
     assert "\n" not in sanitize.line(said)
@@ -41,8 +41,8 @@ def test_plain_text_has_no_control_characters(said: str) -> None:
 
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters(categories=("L", "N", "P", "S")) | st.just(" ")))
-def test_visible_characters_are_not_escaped(said: str) -> None:
-    """Letters, digits, signs and blanks of any script are unchanged."""
+def test_visible_characters_are_unchanged(said: str) -> None:
+    """Letters, digits, signs and spaces of any script are unchanged."""
     assert sanitize.line(said) == said
 
 
@@ -58,7 +58,7 @@ def test_visible_characters_are_not_escaped(said: str) -> None:
     ],
 )
 def test_only_web_addresses_are_links(url: str) -> None:
-    """Only web addresses are links; other sources are shown without a link."""
+    """Only web addresses become links; other sources are shown as text."""
     assert sanitize.address("https://example.com/a?b=c#d") == "https://example.com/a?b=c#d"
     assert sanitize.address(url) is None
 
@@ -66,8 +66,8 @@ def test_only_web_addresses_are_links(url: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/etc", "../x", "a/../../x", "a//b", "javascript:x", "a\\b", "a?b", "", ".", "a\nb"]
 )
-def test_evidence_is_below_the_report(path: str) -> None:
-    """Only a folder below the report is accepted as evidence."""
+def test_evidence_outside_the_reports_folder_is_refused(path: str) -> None:
+    """A folder is accepted as evidence only if it is below the report's folder."""
     assert sanitize.folder("evidence/test-1") == "evidence/test-1"
     assert sanitize.folder(path) is None
 
@@ -77,7 +77,7 @@ def test_evidence_is_below_the_report(path: str) -> None:
     ["../x", "/etc/passwd", "state/../x.json", "state/a/b.json", "x.html", "javascript:x", ""],
 )
 def test_only_evidence_files_are_linked(name: str) -> None:
-    """Only evidence files are linked: no other file in the folder, no other folder."""
+    """The report links evidence files only: no other file of their folder, and no other folder."""
     own = Failure(when="call", evidence="evidence/one", files=(name, "story.txt", "state/a.json"))
     ways = ("evidence/one/story.txt", "evidence/one/state/a.json")
     assert tuple(way for _, way in failure_links.links(own)) == ways
@@ -88,9 +88,9 @@ def test_only_evidence_files_are_linked(name: str) -> None:
 
 
 class Page(HTMLParser):
-    """The structure of a page: elements with their attributes, links, text.
+    """Structure of a page: its elements with attributes, its links and its text.
 
-    `words` have the values of the attributes `names`, or of all.
+    `words` are the values of the attributes in `names`, by default of all attributes.
     """
 
     def __init__(self, page: str, names: Collection[str] = ()) -> None:
@@ -124,7 +124,7 @@ class Page(HTMLParser):
             self.words += f" {data}"
 
     def handle_comment(self, data: str) -> None:
-        """Fail: the templates have no comment."""
+        """Fail, because the templates have no comments."""
         raise AssertionError(f"a comment: {data}")
 
     def handle_decl(self, decl: str) -> None:
@@ -135,7 +135,7 @@ class Page(HTMLParser):
 @settings(deadline=None)
 @given(made.hostile_reports())
 def test_page_has_only_template_elements(report: Report) -> None:
-    """No tag, attribute or comment of the page comes from a text.
+    """Foreign text cannot add a tag, attribute or comment to the page.
 
     Links lead to the web or to files below the page.
     """
@@ -162,9 +162,9 @@ OURS = set(_OURS.split())
 @settings(deadline=None)
 @given(made.hostile_reports())
 def test_data_of_the_page_cannot_end_their_element(report: Report) -> None:
-    """The data of the page cannot end their element.
+    """Foreign text in the page's data cannot end the data's element.
 
-    They are JSON, with the same cells as `report.json`.
+    The data is JSON with the same cells as `report.json`.
     """
     page = html.render([report])
     data = page.partition('id="data">')[2].partition("</script>")[0]
@@ -177,7 +177,7 @@ _MARKDOWN = MarkdownIt("gfm-like", {"linkify": False}).enable(["table", "striket
 
 
 def tokens(nodes: list[Token]) -> Iterator[Token]:
-    """Return all tokens, inner ones too."""
+    """Return all Markdown tokens, including nested ones."""
     for node in nodes:
         yield node
         yield from tokens(node.children or [])
@@ -186,7 +186,7 @@ def tokens(nodes: list[Token]) -> Iterator[Token]:
 @settings(deadline=None)
 @given(made.HOSTILE)
 def test_markdown_escapes_text(said: str) -> None:
-    """A reader of the Markdown sees the text without markup, mentions or links."""
+    """A rendered Markdown summary shows foreign text without markup, mentions or links."""
     escaped = sanitize.markdown(said)
     found = list(tokens(_MARKDOWN.parse(f"- said: {escaped}")))
     kinds = {node.type for node in found} - {"text", "text_special", "inline"}
@@ -200,7 +200,10 @@ def test_markdown_escapes_text(said: str) -> None:
 @settings(deadline=None)
 @given(made.hostile_reports())
 def test_summary_has_only_template_markup(report: Report) -> None:
-    """The summary's HTML is folds and quoted failures; its links lead to the web."""
+    """The summary's only HTML is collapsible sections and quoted failures.
+
+    Its links lead to the web.
+    """
     found = list(tokens(_MARKDOWN.parse(markdown.render(report))))
     blocks = "".join(node.content for node in found if node.type.startswith("html"))
     assert set(re.findall(r"</?(\w+)", blocks)) <= {"details", "summary", "pre"}
@@ -215,7 +218,7 @@ def test_summary_has_only_template_markup(report: Report) -> None:
 @settings(deadline=None)
 @given(made.HOSTILE)
 def test_evidence_index_has_only_template_markup(said: str) -> None:
-    """The index of evidence has only template markup, and links to its folders."""
+    """The index of evidence has only the template's markup, and links its own folders only."""
     names = ("story.txt", said)
     failure = Failure(when="call", message=said, evidence="evidence/one", files=names)
     report = made.report(made.result(said, Verdict.BROKEN, [said], failures=(failure,)))
@@ -247,14 +250,14 @@ def test_junit_is_valid_xml(report: Report) -> None:
 @settings(deadline=None)
 @given(made.hostile_reports())
 def test_json_and_badge_have_no_control_characters(report: Report) -> None:
-    """The JSON files have no control characters, so `cat report.json` is safe."""
+    """`report.json` and the badge have no control characters, so `cat report.json` is safe."""
     assert acted_upon(schema.dumps(report) + markdown.badge(report)) == set()
 
 
 @settings(deadline=None)
 @given(made.hostile_reports(), made.hostile_reports())
-def test_gate_and_diff_print_single_lines(old: Report, new: Report) -> None:
-    """Gate and diff print names from a forged report in single lines, escaped."""
+def test_gate_and_diff_escape_line_breaks(old: Report, new: Report) -> None:
+    """The gate and the diff print each name of a forged report escaped, in a single line."""
     result = expectations.compare(old, [], file="x", gone=lambda _: False)
     assert old.gate
     said = [

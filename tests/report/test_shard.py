@@ -1,4 +1,4 @@
-"""Tests of shards: every test is in exactly one, the same on every machine."""
+"""Tests of shards, which divide the tests in the same way on every machine."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SECONDS = st.dictionaries(
 
 @settings(deadline=None)
 @given(IDS, st.integers(1, 6), SECONDS, st.integers())
-def test_assignment_keeps_files_and_does_not_depend_on_the_order(
+def test_each_file_is_in_one_shard_for_any_order(
     ids: list[str], of: int, seconds: dict[str, float], seed: int
 ) -> None:
-    """Every test is in one shard with its whole file, for any order of tests.
+    """Every test is in one shard together with its whole file, in whatever order tests come.
 
-    The set-up of a file happens once.
+    The set-up of a file then runs once.
     """
     parts = merge.assign(ids, of, seconds)
     assert len({(merge.file_of(id_), part) for id_, part in parts.items()}) == len(
@@ -42,7 +42,7 @@ def test_assignment_keeps_files_and_does_not_depend_on_the_order(
 @settings(deadline=None)
 @given(IDS.filter(bool), st.integers(1, 4), SECONDS)
 def test_shards_are_balanced_by_time(ids: list[str], of: int, seconds: dict[str, float]) -> None:
-    """The fullest shard exceeds the emptiest by at most one file."""
+    """The slowest shard takes longer than the fastest by at most the time of one file."""
     known = {id_: seconds.get(id_, 1.0) for id_ in ids}
     parts = merge.assign(ids, of, known)
     loads = [sum(known[id_] for id_ in ids if parts[id_] == number) for number in range(1, of + 1)]
@@ -59,14 +59,17 @@ def test_longest_files_are_assigned_first() -> None:
 
 
 def test_unknown_test_counts_as_the_median() -> None:
-    """A test without a recorded time counts as the median, so a new file is not free."""
+    """A test without a recorded time counts as the median, so that a new file is not free."""
     seconds = {"a.py::test": 10.0, "b.py::test": 9.0, "c.py::test": 8.0}
     parts = merge.assign([*seconds, "new.py::test"], 3, seconds)
     assert parts == {"a.py::test": 1, "b.py::test": 2, "new.py::test": 3, "c.py::test": 2}
 
 
-def test_new_file_moves_no_other_without_times() -> None:
-    """Without times a new file moves no other: the hash of its name decides."""
+def test_new_file_without_times_leaves_other_files_in_their_shards() -> None:
+    """Without recorded times, a new file leaves other files in their shards.
+
+    The hash of a file's name determines its shard.
+    """
     ids = [f"f{number}.py::test" for number in range(20)]
     before = merge.assign(ids, 3, {})
     after = merge.assign([*ids, "new.py::test"], 3, {})
@@ -76,7 +79,7 @@ def test_new_file_moves_no_other_without_times() -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "a/b", "\u0661/\u0662"])
 def test_malformed_shard_is_refused(text: str) -> None:
-    """The error for a malformed shard shows the right form."""
+    """The error for a malformed shard option shows the correct form."""
     assert merge.parse("2/5") == Shard(number=2, of=5)
     with pytest.raises(BadShard, match="K/N"):
         merge.parse(text)

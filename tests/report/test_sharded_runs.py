@@ -30,7 +30,7 @@ Netmodes = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def netmodes(project: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> Netmodes:
-    """Run the command in the project; return exit status, output, errors."""
+    """Run `netmodes` in the project; return exit status, standard output and standard error."""
 
     def call(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -42,17 +42,17 @@ def netmodes(project: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> Ne
 
 
 def sharded(project: pytest.Pytester, part: str, *more: str) -> str:
-    """Run a shard of three files; return the folder of its report."""
+    """Run one shard of a project with three files; return the folder of its report."""
     folder = f"part-{part[0]}"
     project.makepyfile(test_a=GREEN, test_b=RED, test_c=GREEN)
     run(project, "--shard", part, "--report", folder, *more)
     return folder
 
 
-def test_merged_shards_are_the_whole_run(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """Merged shards have the verdicts and counts of the whole run.
+def test_merged_shards_equal_the_whole_run(project: pytest.Pytester, netmodes: Netmodes) -> None:
+    """The merged shards have the verdicts and counts of the whole run.
 
-    The exit status is the worst of the shards; all shards are needed.
+    The exit status is the worst of the shards. The merge needs all shards.
     """
     parts = [sharded(project, f"{number}/2", "-n", "2") for number in (1, 2)]
     assert all(0 < len(last_report(project, part).tests) < 10 for part in parts)
@@ -68,7 +68,7 @@ def test_merged_shards_are_the_whole_run(project: pytest.Pytester, netmodes: Net
 
 
 def test_shards_are_balanced_by_an_earlier_run(project: pytest.Pytester) -> None:
-    """Shards balanced by an earlier run's times have the longest file alone in its shard."""
+    """With the times of an earlier run, the longest file is alone in its shard."""
     project.makepyfile(test_a=GREEN, test_b="import time\n" + RED, test_c=GREEN)
     run(project, "--report=timed")
     text = (project.path / "timed" / "report.json").read_text()
@@ -104,7 +104,7 @@ def test_merge_applies_the_gate(project: pytest.Pytester, netmodes: Netmodes) ->
 
 
 def test_at_most_applies_to_the_merged_run(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """The limit `at most` applies to the merged run, even if each shard is as expected."""
+    """The `at most` limit counts the tests of all shards, even if each shard stays below it."""
     project.makepyfile(test_a=REFUSED, test_b=REFUSED, test_c=REFUSED)
     expected = project.path / "expect.toml"
     expected.write_text(BY_SAYING.replace("at_most = 3", "at_most = 5"))
@@ -125,7 +125,7 @@ def test_merge_refuses_shards_of_different_runs(
 ) -> None:
     """The merge of shards of different runs exits with 2 and names the difference.
 
-    Nothing is written.
+    The merge writes nothing.
     """
     parts = [sharded(project, "1/2"), sharded(project, "2/2", "-k", "kept")]
     status, _, complaint = netmodes("merge", *parts, "--output", "joint")
@@ -135,7 +135,7 @@ def test_merge_refuses_shards_of_different_runs(
 
 
 def test_merge_refuses_different_expectations(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """The merge refuses expectation files that differ in content, whatever their paths."""
+    """The merge refuses expectation files with different contents; their paths do not matter."""
     (project.path / "a.toml").write_text(EXPECTED)
     (project.path / "same.toml").write_text(EXPECTED)
     (project.path / "b.toml").write_text("")
@@ -151,12 +151,12 @@ def test_merge_refuses_different_expectations(project: pytest.Pytester, netmodes
 
 
 @WORKERS
-def test_empty_shard_passes(
+def test_shard_without_tests_passes(
     project: pytest.Pytester, netmodes: Netmodes, workers: list[str]
 ) -> None:
-    """An empty shard passes with a report, as does one without requirement.
+    """A shard without tests passes and leaves a report.
 
-    The merge of empty shards has no tests.
+    The same holds for a shard without marked tests. The merge of empty shards has no tests.
     """
     project.makepyfile(test_it="def test_of_nothing(): pass")
     statuses = [run(project, f"--shard={n}/2", f"--report=part-{n}", *workers).ret for n in (1, 2)]
@@ -178,9 +178,9 @@ def test_empty_shard_passes(
 
 
 def test_merge_copies_the_evidence(tmp_path: Path, netmodes: Netmodes) -> None:
-    """The merge copies the evidence, and its page links the copy.
+    """The merge copies the evidence, and the merged page links the copy.
 
-    A page about several reports above links the copy too.
+    A page in the parent folder about several reports links the copy too.
     """
     first, second = made.shards(made.BROKEN.tests[:1], made.BROKEN.tests[1:])
     for name, part in (("a", first), ("b", second)):
@@ -198,7 +198,10 @@ def test_merge_copies_the_evidence(tmp_path: Path, netmodes: Netmodes) -> None:
 
 
 def test_diff_prints_changes(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """`netmodes diff` prints changes and exits with 1, or with 2 for a file that is no report."""
+    """`netmodes diff` prints the changes and exits with 1.
+
+    It exits with 2 if a file is no report.
+    """
     project.makepyfile(test_it=GREEN)
     run(project, "--report=old")
     project.makepyfile(test_it=RED)
@@ -212,8 +215,8 @@ def test_diff_prints_changes(project: pytest.Pytester, netmodes: Netmodes) -> No
     assert "test_it.py: not a report" in complaint
 
 
-def test_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:
-    """A shard that does not exist, or times without a shard, are a usage error."""
+def test_invalid_shard_options_are_a_usage_error(project: pytest.Pytester) -> None:
+    """A shard number that does not exist, or times without a shard, are a usage error."""
     project.makepyfile(test_it=GREEN)
     for options, why in (
         (["--shard=3/2"], "--shard '3/2': give K/N *"),
@@ -226,8 +229,10 @@ def test_bad_shard_is_a_usage_error(project: pytest.Pytester) -> None:
         result.stderr.fnmatch_lines([f"ERROR: {why}"])
 
 
-def test_report_commands_need_no_linux(netmodes: Netmodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands that merge and compare reports work on any system."""
+def test_report_commands_work_on_any_system(
+    netmodes: Netmodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands that merge and compare reports do not need Linux."""
     monkeypatch.setattr(sys, "platform", "darwin")
     status, _, complaint = netmodes("diff", "a", "b")
     assert status == 2

@@ -1,4 +1,4 @@
-"""Tests of `report.json` and the files beside it: contents and completeness."""
+"""Tests of `report.json` and the files beside it: their contents and when they are written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.report.test_sanitize import Page
 
 
 def without_surrogates(said: str) -> str:
-    """Return text that can be written to a file."""
+    """Return the text with surrogates replaced, so that it can be written to a file."""
     return said.encode(errors="replace").decode()
 
 
@@ -33,8 +33,8 @@ def test_report_survives_writing_and_reading(report: Report) -> None:
     assert json_file.loads(json_file.dumps(report)) == report
 
 
-def test_json_has_a_line_per_record() -> None:
-    """`report.json` has a line for each test, requirement and cell, so a diff shows them."""
+def test_report_json_has_a_line_per_record() -> None:
+    """`report.json` has one line per test, requirement and cell, so that diffs are readable."""
     lines = json_file.dumps(made.BROKEN).splitlines()
     assert sum(f'"{made.PEERS}"' in line and '"seconds"' in line for line in lines) == 1
     assert sum('"source": "a"' in line for line in lines) == 3
@@ -51,13 +51,13 @@ def test_json_has_a_line_per_record() -> None:
     ],
 )
 def test_malformed_report_is_refused(text: str, complaint: str) -> None:
-    """The error for a malformed report names the version or the field."""
+    """The error for a malformed report names the wrong version or field."""
     with pytest.raises(BadReport, match=re.escape(complaint)):
         json_file.loads(text)
 
 
 def test_unknown_field_is_ignored() -> None:
-    """An unknown field of a report is ignored, as a version may add fields."""
+    """An unknown field of a report is ignored, because later versions may add fields."""
     plain = json_file.plain(made.BROKEN) | {"weather": "fine"}
     assert json_file.loads(json.dumps(plain)) == made.BROKEN
 
@@ -77,16 +77,16 @@ def test_every_field_is_documented() -> None:
 
 
 def test_report_has_all_its_files(tmp_path: Path) -> None:
-    """A report has five files and the index of evidence, and no drafts."""
+    """A report consists of five files and the index of evidence, without temporary files."""
     store.write(made.BROKEN, tmp_path / "new" / "report")
     written = {item.name for item in (tmp_path / "new" / "report").iterdir()}
     assert written == {*store.NAMES, failure_links.EVIDENCE}
 
 
-def test_new_run_removes_the_earlier_report(tmp_path: Path) -> None:
+def test_new_run_replaces_the_earlier_report(tmp_path: Path) -> None:
     """A new run replaces the earlier report by a partial one at its start.
 
-    A green run has no evidence.
+    A run without failures has no evidence.
     """
     store.write(made.report(made.result()), tmp_path)
     assert {item.name for item in tmp_path.iterdir()} == {*store.NAMES}
@@ -97,7 +97,7 @@ def test_new_run_removes_the_earlier_report(tmp_path: Path) -> None:
 
 
 def test_failed_write_of_a_report_keeps_the_old_file(tmp_path: Path) -> None:
-    """A failed write keeps the old file and removes the draft."""
+    """A failed write keeps the old report file and removes the temporary file."""
     path = tmp_path / "file"
     store.replace(path, "old")
     with pytest.raises(UnicodeEncodeError):
@@ -107,9 +107,9 @@ def test_failed_write_of_a_report_keeps_the_old_file(tmp_path: Path) -> None:
 
 
 def test_junit_has_requirements_verdicts_and_evidence(tmp_path: Path) -> None:
-    """The JUnit file has requirements as properties, and evidence.
+    """The JUnit file has requirements and evidence as properties.
 
-    Failure, error and unsupported have different elements.
+    Failures, errors and unsupported tests have different elements.
     """
     store.write(made.BROKEN, tmp_path)
     suite = ElementTree.parse(tmp_path / store.JUNIT).getroot().find("testsuite")
@@ -124,7 +124,10 @@ def test_junit_has_requirements_verdicts_and_evidence(tmp_path: Path) -> None:
 
 
 def test_evidence_has_an_index(tmp_path: Path) -> None:
-    """The index lists each failure with evidence, its requirements, first words and path."""
+    """The index of evidence lists each failure that has evidence.
+
+    A row has the requirements, the first words of the failure and the path.
+    """
     store.write(made.BROKEN, tmp_path)
     listed = (tmp_path / "evidence" / "index.md").read_text()
     entry, words, names = listed.splitlines()[2:]
@@ -134,8 +137,8 @@ def test_evidence_has_an_index(tmp_path: Path) -> None:
     assert re.findall(r"\(<(.*?)>\)", names) == ways
 
 
-def test_page_elsewhere_links_only_evidence_below(tmp_path: Path) -> None:
-    """A page elsewhere links only the evidence below its own folder."""
+def test_page_in_another_folder_links_only_evidence_below_that_folder(tmp_path: Path) -> None:
+    """A page in another folder links evidence only if it is below that folder."""
     below, beside = tmp_path / "pages" / "acme", tmp_path / "acme"
     names = ("index.md", "peers/", "peers/story.txt", "peers/again.txt", "peers/state/host.json")
     for own, led in ((below, [f"acme/evidence/{name}" for name in names]), (beside, [])):
@@ -160,7 +163,7 @@ def test_uncopied_evidence_is_named_in_the_failure(tmp_path: Path) -> None:
 
 
 def test_partly_copied_evidence_is_removed(tmp_path: Path) -> None:
-    """Evidence that was copied only in part is removed to make room for the report."""
+    """Evidence that was copied only in part is removed, to make room for the report."""
     own, place = tmp_path / "own", tmp_path / "place"
     (own / "evidence" / "peers" / "state").mkdir(parents=True)
     (own / "evidence" / "peers" / "again.txt").write_text("pytest x")
@@ -177,9 +180,9 @@ def test_partly_copied_evidence_is_removed(tmp_path: Path) -> None:
 
 
 def test_report_without_evidence_names_is_read() -> None:
-    """A report of an earlier version, without evidence names, is read.
+    """A report of an earlier version, which has no names of evidence files, is read.
 
-    The page links the folder.
+    Its page links the evidence folder.
     """
     text = json_file.dumps(made.BROKEN)
     before = re.sub(r', "files": \[.*?\]', "", text)
@@ -190,7 +193,7 @@ def test_report_without_evidence_names_is_read() -> None:
 
 
 def test_index_of_earlier_evidence_is_removed(tmp_path: Path) -> None:
-    """The index of earlier evidence is removed with that evidence."""
+    """The index of an earlier run's evidence is removed together with that evidence."""
     store.write(made.BROKEN, tmp_path)
     listed = tmp_path / "evidence" / "index.md"
     store.remove_evidence(tmp_path, before=listed.stat().st_mtime)
@@ -213,13 +216,16 @@ def test_index_of_earlier_evidence_is_removed(tmp_path: Path) -> None:
     ],
 )
 def test_badge_shows_kept_core_requirements(report: Report, message: str, colour: str) -> None:
-    """The badge shows the kept core requirements; only a conforming runtime is green."""
+    """The badge shows the number of kept core requirements.
+
+    It is green only if the runtime conforms.
+    """
     drawn = json.loads(markdown.badge(report))
     assert (drawn["schemaVersion"], drawn["message"], drawn["color"]) == (1, message, colour)
 
 
 def test_numbers_of_the_page_are_in_the_json() -> None:
-    """Each number of the page is in `report.json`."""
+    """Each number on the page is also in `report.json`."""
     gate = GateResult(file="x.toml", entries=7, ok=False, new=("test 31",), known=("test 57",))
     report = made.report(*made.BROKEN.tests, matrices=made.BROKEN.matrices, gate=gate, exit=1)
     number = re.compile(r"\d+(?:\.\d+)?")
@@ -232,7 +238,7 @@ def test_numbers_of_the_page_are_in_the_json() -> None:
 
 
 def test_page_has_the_rerun_command() -> None:
-    """The page has the command that runs the tests again, with fault and probe."""
+    """The page has the command that runs the tests again, including its fault and probe."""
     environment = {**made.BROKEN.environment, "fault": "x-y", "probe": "exec"}
     page = html.render([dataclasses.replace(made.BROKEN, environment=environment)])
     assert f"pytest {made.PEERS} --runtime acme --fault x-y --probe exec<" in page

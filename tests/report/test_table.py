@@ -15,9 +15,9 @@ ABSENT = Column("three", None, "exit code 4: a [bad] `thing`")
 
 
 def test_json_has_every_requirement_and_runtime() -> None:
-    """The JSON has every requirement and runtime, in the catalogue's order.
+    """The JSON has every requirement and runtime, in the order of the catalogue.
 
-    The words are pass, fail, unsupported and error.
+    The verdicts are pass, fail, unsupported and error.
     """
     found = json.loads(compare.as_json([GOOD, BAD, ABSENT]))
     first, second, *_ = found["requirements"]
@@ -29,9 +29,9 @@ def test_json_has_every_requirement_and_runtime() -> None:
 
 
 def test_compare_table_has_runtimes_that_ran_and_tested_requirements() -> None:
-    """The table has the runtimes that ran and the tested requirements.
+    """The table has a column per runtime that ran and a row per tested requirement.
 
-    The reason of a runtime that did not run is escaped.
+    The reason why a runtime did not run is escaped.
     """
     text = compare.as_markdown([GOOD, BAD, ABSENT])
     assert "three: exit code 4: a &#91;bad&#93; &#96;thing&#96;" in text

@@ -1,4 +1,4 @@
-"""Tests of the drawing of a world: complete, and without overlaps."""
+"""Tests of the drawing of a world: it is complete, and nothing overlaps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.report import made
 
 
 def staged(plan: Plan) -> Stage:
-    """Return a plan's containers in the world of the other tests."""
+    """Return the containers of a plan in the example world."""
     networks = dict.fromkeys(name for item in plan.containers for name in item.networks)
     return Stage(
         routers=3,
@@ -46,7 +46,7 @@ def apart(one: Box, other: Box) -> bool:
 @settings(deadline=None)
 @given(plans(max_containers=8), st.integers(1, 30))
 def test_drawn_boxes_of_containers_do_not_overlap(plan: Plan, routers: int) -> None:
-    """The boxes of containers do not overlap and are inside the host's, for any plan."""
+    """The containers' boxes do not overlap and are inside the host's box, for any plan."""
     stage = staged(plan)
     drawing = draw(replace(stage, routers=routers))
     host, *boxes = drawing.boxes
@@ -65,7 +65,7 @@ def test_drawn_boxes_of_containers_do_not_overlap(plan: Plan, routers: int) -> N
 
 
 def test_joined_container_is_drawn_inside_its_owner() -> None:
-    """A joined container is drawn inside the one whose namespace it shares."""
+    """A joined container is drawn inside the container whose netns it shares."""
     boxes = {box.name: box for box in draw(made.STAGE).boxes}
     home, joiner = boxes["a"], boxes["d"]
     assert home.x < joiner.x

@@ -1,1 +1,1 @@
-"""Tests of the sandbox from outside."""
+"""Tests of the sandbox, which are run outside of it."""

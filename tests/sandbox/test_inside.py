@@ -1,4 +1,4 @@
-"""Tests of the inside of a sandbox, and that a sandbox leaves nothing outside."""
+"""Tests of the state inside a sandbox, and that a sandbox leaves the machine unchanged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ raise SystemExit(sandbox.run(look))
 
 
 def test_sandbox_has_new_namespaces_and_an_empty_network() -> None:
-    """A sandbox has new namespaces, a network with only `lo`, down, and two processes."""
+    """A sandbox has a new namespace of each kind and two processes.
+
+    Its network has only `lo`, which is down.
+    """
     done = run(python(LOOK))
     outside, inside = map(json.loads, done.stdout.splitlines())
     assert inside["inside"]
@@ -55,7 +58,7 @@ SCENES = {
 
 @pytest.mark.parametrize(("body", "code"), SCENES.values(), ids=list(SCENES))
 def test_sandbox_run_returns_the_exit_code_of_its_function(body: str, code: int) -> None:
-    """`run` returns the exit code of the function for every kind of end."""
+    """`run` returns the exit code of its function, however the function ends."""
     source = f"""
 import os, signal
 from harness.sandbox import sandbox
@@ -126,9 +129,9 @@ except ChildProcessError:
 
 
 def test_sandbox_leaves_the_host_unchanged() -> None:
-    """A sandbox leaves the host's links, mounts, files and processes unchanged.
+    """After a sandbox the host's links, mounts, files and processes are as before.
 
-    Cgroups and signals are unchanged too.
+    Cgroups and signals are as before too.
     """
     done = run(python(UNCHANGED))
     assert done.stderr == ""
@@ -160,7 +163,7 @@ raise SystemExit(sandbox.run(function))
 
 
 def test_sandbox_reaps_orphans() -> None:
-    """A process whose parent has ended leaves no zombie in the sandbox."""
+    """An orphan in the sandbox is reaped, so it leaves no zombie."""
     assert run(python(ORPHAN)).returncode == 0
 
 
@@ -174,7 +177,10 @@ raise SystemExit(sandbox.run(lambda: sandbox.run(lambda: 5)))
 
 
 def test_private_run_keeps_working_directory_and_links(tmp_path: Path) -> None:
-    """The private /run hides neither the working directory nor links such as /run/lock."""
+    """The private /run does not hide the working directory.
+
+    Links such as /run/lock still lead to their targets.
+    """
     source = f"""
 import os
 from harness.sandbox import sandbox

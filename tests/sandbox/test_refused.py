@@ -1,4 +1,4 @@
-"""Tests of refused sandboxes: the error names the step, and nothing is changed."""
+"""Tests of a sandbox that cannot be entered: the error names the step, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ REFUSALS: list[tuple[str, int, dict[str, Any]]] = [
 def test_sandbox_error_names_the_refused_step(
     step: str, number: int, confinement: dict[str, Any]
 ) -> None:
-    """The error names the refused step of a sandbox, and nothing is changed.
+    """If a step of entering a sandbox is refused, the error names the step.
 
-    A container with a masked /proc, for example, may not mount a new one.
+    Nothing is changed then. A container with a masked /proc, for example, may not mount a new one.
     """
     done = run(confined(python(ENTER), **confinement))
     said = json.loads(done.stdout)
@@ -64,13 +64,16 @@ def test_sandbox_error_names_the_refused_step(
 
 
 def test_sandbox_starts_with_a_masked_sys() -> None:
-    """A sandbox starts with a masked /sys, as an optional part of it may be missing."""
+    """A sandbox starts even if /sys is masked, because its own /sys is optional."""
     done = run(confined(python(ENTER), masked=["/sys/kernel"], without=ALL_BUT_SETFCAP))
     assert done.stdout == "entered 0\n"
 
 
 def test_sandbox_starts_without_privileges() -> None:
-    """An ordinary user enters a sandbox by a user namespace and keeps USER and LOGNAME."""
+    """An ordinary user can enter a sandbox, which has a user namespace.
+
+    The variables USER and LOGNAME are kept.
+    """
     source = """
 import os
 from harness.sandbox import namespaces, sandbox
@@ -85,7 +88,7 @@ sandbox.run(look)
 
 
 def test_sandbox_require_refuses_outside_a_sandbox() -> None:
-    """Outside a sandbox, `require` raises an error that names the way into one."""
+    """Outside a sandbox, `require` raises an error that says how to enter one."""
     source = """
 from harness.sandbox import namespaces, sandbox
 from pathlib import Path
@@ -104,5 +107,5 @@ except sandbox.SandboxError as error:
 
 
 def test_sandbox_starts_from_any_directory() -> None:
-    """A sandbox starts from any working directory, also from `/`."""
+    """A sandbox can be started in any working directory, even in `/`."""
     assert run(python(f"import os; os.chdir('/')\n{ENTER}")).stdout == "entered 0\n"

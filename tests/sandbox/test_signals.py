@@ -1,4 +1,7 @@
-"""Tests of signals, which reach the process inside once each, as without a sandbox."""
+"""Tests of signals, each of which reaches the process in the sandbox once.
+
+The waiting process is the one outside, which relays signals to the process inside.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def end_of_count(program: Watched) -> list[str]:
-    """Send the last signal; return the names of all that arrived."""
+    """Send the last signal, and return the names of all signals that have arrived."""
     os.kill(program.process.pid, signal.SIGUSR1)
     program.expect("all ")
     names = program.expect("\n").split()
@@ -50,9 +53,9 @@ def end_of_count(program: Watched) -> list[str]:
 def test_signal_to_the_waiting_process_arrives_once(
     number: signal.Signals, send: Callable[[int, int], None]
 ) -> None:
-    """A signal to the waiting process arrives inside once.
+    """A signal to the waiting process arrives inside the sandbox once.
 
-    A signal to the group reaches the process inside directly too.
+    If the signal is sent to the process group, the process inside gets it directly too.
     """
     with Watched(python(COUNTING)) as program:
         program.expect("ready")
@@ -62,8 +65,8 @@ def test_signal_to_the_waiting_process_arrives_once(
 
 
 @pytest.mark.parametrize(("key", "name"), [("\x03", "SIGINT"), ("\x1c", "SIGQUIT")])
-def test_terminal_key_sends_one_signal_into_the_sandbox(key: str, name: str) -> None:
-    """Ctrl-C and Ctrl-Backslash arrive inside once."""
+def test_terminal_key_sends_one_signal_to_the_sandbox(key: str, name: str) -> None:
+    """The signal of Ctrl-C or Ctrl-Backslash arrives inside the sandbox once."""
     with Watched(python(COUNTING), terminal=True) as program:
         program.expect("ready")
         program.type(key)
@@ -74,8 +77,10 @@ def test_terminal_key_sends_one_signal_into_the_sandbox(key: str, name: str) -> 
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGQUIT, signal.SIGINT]
 )
-def test_death_by_signal_in_the_sandbox_is_seen_outside(number: signal.Signals) -> None:
-    """The waiting process's parent sees the signal that ended the process inside."""
+def test_signal_that_ends_the_sandboxed_process_ends_the_waiting_one(
+    number: signal.Signals,
+) -> None:
+    """If a signal ends the process inside, the waiting process ends by the same signal."""
     source = f"""
 import os, signal
 from harness.sandbox import sandbox
@@ -99,7 +104,7 @@ raise SystemExit(5)
 
 
 def test_late_signal_does_not_hide_the_exit_code() -> None:
-    """A signal that is forwarded at the end does not hide the exit code."""
+    """A signal that is relayed while the process inside ends does not change the exit code."""
     with Watched(python(LATE)) as program:
         program.expect("ready")
         waiter = program.process.pid
@@ -123,7 +128,7 @@ def children(pid: int) -> list[int]:
 
 
 def await_status(pid: int, pattern: str) -> None:
-    """Return when a line of the status of `pid` starts like `pattern` (proc_pid_status(5))."""
+    """Return when a line of the status of `pid` begins with `pattern` (proc_pid_status(5))."""
     deadline = time.monotonic() + WITHIN
     while not re.search(f"^{pattern}", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE):
         assert time.monotonic() < deadline, f"process {pid} does not come to {pattern!r}"
@@ -163,7 +168,10 @@ raise SystemExit(job.wait())
 
 
 def test_job_control_stops_and_continues_a_sandboxed_run() -> None:
-    """Ctrl-Z stops a sandboxed run, SIGCONT continues it, and it reads later input."""
+    """Ctrl-Z stops a run in a sandbox, and SIGCONT continues it.
+
+    Afterwards it reads input from the terminal.
+    """
     with Watched(python(SHELL_WITH_JOB), terminal=True) as program:
         program.expect("ready")
         program.type("\x1a")
@@ -190,7 +198,7 @@ print("outer", input())
 
 
 def test_terminal_returns_from_a_shell_in_the_sandbox() -> None:
-    """The waiting process gets the terminal's foreground back from a shell inside."""
+    """When a shell in the sandbox ends, the waiting process has the terminal's foreground."""
     with Watched(python(SANDBOX_WITH_SHELL), terminal=True) as program:
         program.type("one\n")
         program.expect("inner one")
@@ -215,7 +223,10 @@ signal.pause()
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_killed_waiting_process_ends_the_sandbox(number: signal.Signals) -> None:
-    """All processes inside end with the waiting process, stopped before or not."""
+    """If the waiting process is killed, all processes in the sandbox end.
+
+    This holds even if the waiting process was stopped by a signal.
+    """
     with Watched(python(KILLED)) as program:
         for _ in range(3):
             program.expect("there")

@@ -1,1 +1,1 @@
-"""Helpers that tests of several rooms share."""
+"""Helpers that are shared by the folders of tests."""

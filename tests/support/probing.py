@@ -1,4 +1,4 @@
-"""Packets between netns that a test made, and their outcomes."""
+"""Probes between network namespaces that a test has made, and their outcomes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from linux.netns import NetNS
 def probe(
     source: NetNS, address: str, target: NetNS, protocol: Protocol = Protocol.ICMP, number: int = 0
 ) -> ProbeRequest:
-    """Return a probe from `source` to `address` of `target`; `number` distinguishes cells."""
+    """Return a probe from `source` to `address` of `target`.
+
+    Probes with different `number` have different cells.
+    """
     to = ip_address(address)
     family: Family = 4 if to.version == 4 else 6
     return ProbeRequest(Cell("source", f"target-{number}", protocol, family), source, to, target)
@@ -28,7 +31,7 @@ def observe_all(
 ) -> list[Observation]:
     """Return the outcome of each probe, in order.
 
-    `through` are the namespaces on the way.
+    `through` are the namespaces that the packets cross.
     """
     spaces = {space.id: space for item in requests for space in (item.source, item.target)}
     with control() as lo:
@@ -50,12 +53,12 @@ def observe_one(
     protocol: Protocol = Protocol.ICMP,
     through: Sequence[NetNS] = (),
 ) -> Observation:
-    """Return the outcome of one packet."""
+    """Return the outcome of one probe."""
     return observe_all([probe(source, address, target, protocol)], through=through)[0]
 
 
 def control() -> NetNS:
-    """Make a netns in which `lo` is up and no process sends: `Quiet` needs it."""
+    """Make a netns in which `lo` is up and no process sends, for control packets of `Quiet`."""
     made = NetNS.new()
     with Netlink(made) as netlink:
         netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
@@ -63,6 +66,6 @@ def control() -> NetNS:
 
 
 def settle(*spaces: NetNS) -> None:
-    """Wait until no packet is under way in the netns."""
+    """Wait until no packet is in transit in these namespaces."""
     with control() as lo, Quiet(lo, spaces) as quiet:
         quiet.wait()

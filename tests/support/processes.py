@@ -1,4 +1,4 @@
-"""Processes and their descriptors, read from /proc: a test sees only its own family."""
+"""A test's own processes and their file descriptors, as read from /proc."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def family() -> set[int]:
-    """Return the calling process and all its descendants, in whatever namespaces they are."""
+    """Return the calling process and all its descendants, in any namespace."""
     children: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):  # the process has ended, or is ending
@@ -24,13 +24,16 @@ def family() -> set[int]:
 
 
 def descriptors() -> set[str]:
-    """Return the descriptors of this process, including the one of the listing itself."""
+    """Return the file descriptors of this process.
+
+    The one that lists them is included.
+    """
     return set(os.listdir("/proc/self/fd"))
 
 
 @contextlib.contextmanager
 def nothing_stays_open() -> Iterator[None]:
-    """Check that the body leaves no descriptor open, and closes none that was open before."""
+    """Check that the body leaves no file descriptor open, and closes none that was open before."""
     gc.collect()  # or descriptors left by earlier tests are closed meanwhile
     before = descriptors()
     yield
@@ -38,7 +41,7 @@ def nothing_stays_open() -> Iterator[None]:
 
 
 def network_namespaces() -> set[str]:
-    """Return every netns that a process of the family is in or has open."""
+    """Return each network namespace in which a process of `family` is, or which it has open."""
     found = set()
     for pid in family():
         folder = Path(f"/proc/{pid}")

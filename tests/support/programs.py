@@ -1,4 +1,4 @@
-"""Programs that tests start and watch, by pipe or on a terminal."""
+"""Programs that tests start and watch through a pipe or on a terminal."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ WITHIN = 30.0
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment in which a program finds this checkout from any directory."""
+    """Return an environment in which a program imports this checkout from any directory."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": path, **more}
 
 
 def python(source: str, *args: str) -> list[str]:
-    """Return the command line that runs `source`."""
+    """Return the command line that runs the Python text `source`."""
     return [sys.executable, "-c", source, *args]
 
 
 def run(argv: Sequence[str], *, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; raise `subprocess.TimeoutExpired` if it takes too long."""
+    """Run a program until it ends.
+
+    Raise `subprocess.TimeoutExpired` if it exceeds the time limit.
+    """
     return subprocess.run(
         argv,
         input=stdin,
@@ -47,8 +50,8 @@ def run(argv: Sequence[str], *, stdin: str = "") -> subprocess.CompletedProcess[
 def until_interrupted(say: str) -> None:
     """Print a text to standard error and wait for a signal, which may come at any moment.
 
-    If a signal came just before pause(2), Python would only set its flag, and pause would wait for
-    ever.
+    If a signal came just before pause(2), Python would only set a flag, and pause would wait
+    forever.
     """
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -61,15 +64,18 @@ _ON_TERMINAL = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv
 
 
 def _reset_signals() -> None:
-    """Reset signals as a shell does in the foreground: below `&` or nohup some are ignored."""
+    """Reset signals as a shell does for a foreground job.
+
+    Below `&` or nohup some signals are ignored.
+    """
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 class Watched:
-    """A running program in its own process group, and its output.
+    """A running program in its own process group, with its output.
 
-    On a terminal it is the session leader and the terminal's foreground process group.
+    On a terminal, it leads the session and the terminal's foreground process group.
     """
 
     def __init__(
@@ -102,9 +108,9 @@ class Watched:
         os.close(its)
 
     def expect(self, text: str) -> str:
-        """Read until `text` has arrived, and return everything up to the text.
+        """Read output until it contains `text`, and return the output up to the text.
 
-        Raise `AssertionError` with all output read if the program ends or at the timeout.
+        Raise `AssertionError` with all output if the program ends or the time limit is reached.
         """
         deadline = time.monotonic() + WITHIN
         while text not in self.output:
@@ -113,18 +119,24 @@ class Watched:
         return before + text
 
     def type(self, text: str) -> None:
-        """Type on the program's terminal."""
+        """Send a text to the program as if it was typed on its terminal."""
         os.write(self._fd, text.encode())
 
     def end(self, *, within: float = WITHIN) -> int:
-        """Read until every process has closed the output; return the exit code, -N for signal N."""
+        """Read until every process has closed the output.
+
+        Return the exit code, or -N for signal N.
+        """
         deadline = time.monotonic() + within
         while self._read(deadline):
             pass
         return self.process.wait(deadline - time.monotonic())
 
     def _read(self, deadline: float) -> bool:
-        """Read more output; return `False` at its end. Raise `TimeoutError` at the deadline."""
+        """Read more output; return `False` at its end.
+
+        Raise `TimeoutError` at the deadline.
+        """
         ready, _, _ = select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             raise TimeoutError(f"nothing more after {self.output!r}")
@@ -195,9 +207,9 @@ def confined(
 ) -> list[str]:
     """Return the command line that runs `argv` as root of a new, restricted user namespace.
 
-    `limits` are numbers of namespaces by kind (`net`, `pid`, `mnt`, `user`, …), `masked` the
-    directories that are covered, as containers do, `without` the removed capabilities, `denied` the
-    numbers of system calls that a filter answers with EPERM.
+    `limits` are numbers of namespaces by kind (`net`, `pid`, `mnt`, `user`, …). `masked` are
+    directories that are covered, as containers do. `without` are the removed capabilities. `denied`
+    are the numbers of system calls that a filter answers with EPERM.
     """
     settings = {
         "limits": limits or {},

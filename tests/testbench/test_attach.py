@@ -1,4 +1,4 @@
-"""Tests of the manual attach: its links, what detaching removes, and failures."""
+"""Tests of attaching a container's netns to a network by hand, and of detaching it."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def host() -> Iterator[NetNS]:
 
 @pytest.fixture
 def inside() -> Iterator[NetNS]:
-    """Create a container's namespace, with `lo` down."""
+    """Create a container's namespace, in which `lo` is down."""
     with NetNS.new() as space:
         netns.write_sysctls(space, {"net.ipv6.conf.default.accept_dad": 0})
         yield space
 
 
 def test_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> None:
-    """An attached namespace has `eth0`, the last addresses, MTU and a default route.
+    """An attached namespace has `eth0`, the last usable addresses and a default route.
 
-    Both ends reply; the MTU is the bridge's.
+    Its MTU is the bridge's. Host and container get replies from each other.
     """
     assert attach(host, inside, NETWORK, "alone") == LAST
     view, machine = fixed("alone", inside), fixed("host", host)
@@ -64,10 +64,10 @@ def test_attached_namespace_is_on_the_network(host: NetNS, inside: NetNS) -> Non
     assert {(seen.outcome, seen.seen_ttl) for seen in found} == {(Outcome.REPLY, 64)}
 
 
-def test_attached_namespace_receives_at_once(host: NetNS, inside: NetNS) -> None:
-    """An attached namespace receives packets at once, over IPv6 too.
+def test_attached_namespace_receives_packets_at_once(host: NetNS, inside: NetNS) -> None:
+    """When `attach` returns, the namespace receives packets, over IPv6 too.
 
-    The kernel delivers IPv6 some time later (`linux.readiness`).
+    Without a wait, the kernel would receive IPv6 packets only later (`linux.readiness`).
     """
     with Netlink(inside) as netlink:
         for _ in range(30):
@@ -76,10 +76,10 @@ def test_attached_namespace_receives_at_once(host: NetNS, inside: NetNS) -> None
             netlink.send([rtnetlink.del_link("eth0")])
 
 
-def test_detach_leaves_nothing(host: NetNS, inside: NetNS) -> None:
-    """Detaching removes both ends and the host's neighbour entries.
+def test_detach_removes_links_and_neighbours(host: NetNS, inside: NetNS) -> None:
+    """Detaching removes both ends of the veth pair and the host's neighbour entries.
 
-    A second detach has no effect.
+    Detaching again has no effect.
     """
     with NetNS.new() as another:  # its port keeps the bridge and its neighbour entries
         attach(host, another, replace(NETWORK, gateways=()), "another")
@@ -99,15 +99,15 @@ def _attach_and_detach(host: NetNS, inside: NetNS) -> None:
 
 
 def test_network_without_bridge_is_refused(host: NetNS, inside: NetNS) -> None:
-    """An attach to a network without a bridge is refused: the host has no such bridge."""
+    """Attaching to a network without a bridge in the host is refused."""
     with pytest.raises(ValueError, match="network net has no bridge in the host"):
         attach(host, inside, NetworkInfo("net", "id", None, GATEWAYS), "alone")
 
 
-def test_namespace_with_eth0_is_unchanged(host: NetNS, inside: NetNS) -> None:
-    """An attach to a namespace with `eth0` fails and changes nothing.
+def test_failed_attach_leaves_namespace_with_eth0_unchanged(host: NetNS, inside: NetNS) -> None:
+    """Attaching a namespace that already has `eth0` fails and leaves the namespace unchanged.
 
-    The error names the veth pair, and both ends of it are removed.
+    The error names the new veth pair, of which both ends are removed.
     """
     with Netlink(inside) as netlink:
         netlink.send([rtnetlink.add_bridge("eth0")])
@@ -117,8 +117,8 @@ def test_namespace_with_eth0_is_unchanged(host: NetNS, inside: NetNS) -> None:
     assert set(fixed("alone", inside).links()) == {"lo", "eth0"}
 
 
-def test_second_attach_is_refused(host: NetNS, inside: NetNS) -> None:
-    """A second attach is refused, and the first one keeps working."""
+def test_attaching_a_container_twice_is_refused(host: NetNS, inside: NetNS) -> None:
+    """Attaching a container twice is refused, and its first veth pair keeps working."""
     attach(host, inside, NETWORK, "alone")
     with pytest.raises(FileExistsError, match=f"add veth {host_end('alone')}.*File exists"):
         attach(host, inside, NETWORK, "alone")
@@ -126,10 +126,10 @@ def test_second_attach_is_refused(host: NetNS, inside: NetNS) -> None:
     assert seen.outcome is Outcome.REPLY
 
 
-def test_host_end_names_are_distinct() -> None:
-    """Container names that are long, or differ at their ends, have distinct host ends.
+def test_host_ends_have_distinct_valid_names() -> None:
+    """Host ends of veth pairs have distinct names, even if long container names differ little.
 
-    The names of host ends are valid for interfaces.
+    Each name is short enough for an interface.
     """
     ends = {host_end(f"{'container' * 9}{number:02}") for number in range(50)}
     assert len(ends) == 50
@@ -147,6 +147,9 @@ def test_host_end_names_are_distinct() -> None:
     ],
 )
 def test_last_usable_address_is_inside_the_subnet(gateway: str, last: str) -> None:
-    """The last usable address is in the subnet, keeps the prefix and is no broadcast address."""
+    """The last usable address is in the subnet and has its prefix length.
+
+    It is no broadcast address.
+    """
     own: Interface = ip_interface(gateway)
     assert str(last_address(own)) == last

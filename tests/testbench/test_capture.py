@@ -1,4 +1,4 @@
-"""Tests of captures between two namespaces, and of their files, read independently."""
+"""Tests of captures between two namespaces, and of capture files, which scapy reads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IFLA_PROMISCUITY = 30
 
 @pytest.fixture(scope="module")
 def ends() -> Iterator[tuple[NetNS, NetNS]]:
-    """Connect two namespaces by a veth pair with known neighbours, so no ARP interferes."""
+    """Connect two namespaces by a veth pair with permanent neighbours, so that no ARP is sent."""
     with pair([f"{NEAR}/24", "2001:db8::1/64"], [f"{FAR}/24", "2001:db8::2/64"]) as both:
         with both[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.sendto(b"", (FAR, 9))
@@ -44,14 +44,17 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
 
 @pytest.fixture(scope="module")
 def taps(ends: tuple[NetNS, NetNS]) -> Iterator[list[Tap]]:
-    """Open one tap at each end, the far one first, so that the order is not the packets'."""
+    """Open a tap at each end.
+
+    The far tap is opened first, so that the taps are not in the order of a packet's path.
+    """
     with Tap(ends[1], "eth0", owner="far") as far, Tap(ends[0], "eth0", owner="near") as near:
         yield [far, near]
 
 
 @pytest.fixture(scope="module")
 def everywhere(ends: tuple[NetNS, NetNS]) -> Iterator[Tap]:
-    """Open a tap on all interfaces of the near end."""
+    """Open one tap on all interfaces of the near end."""
     with Tap(ends[0], owner="near") as tap:
         yield tap
 
@@ -63,8 +66,8 @@ def sock(ends: tuple[NetNS, NetNS]) -> Iterator[socket.socket]:
         yield opened
 
 
-def test_packet_is_seen_at_every_tap(taps: list[Tap], sock: socket.socket) -> None:
-    """A packet is seen at the tap of each end, and the reply on the way back."""
+def test_packet_is_captured_at_every_tap(taps: list[Tap], sock: socket.socket) -> None:
+    """A packet is captured at the tap of each end, and so is its reply."""
     before = time.time_ns()
     with Capture(taps) as wire:
         sock.sendto(b"hello", (FAR, SERVICE))
@@ -84,9 +87,9 @@ def test_packet_is_seen_at_every_tap(taps: list[Tap], sock: socket.socket) -> No
 
 
 def test_frames_are_in_order_of_time(taps: list[Tap], sock: socket.socket) -> None:
-    """Frames of several taps are in order of time.
+    """The frames of several taps are sorted by time.
 
-    Regression: a fresh socket's first frames were stamped when read, tap by tap.
+    Regression: the first frames of a new socket had the time of reading, tap by tap.
     """
     for _ in range(20):
         with Capture(taps) as wire:
@@ -95,8 +98,11 @@ def test_frames_are_in_order_of_time(taps: list[Tap], sock: socket.socket) -> No
         assert seen == ["near/eth0", "far/eth0"]
 
 
-def test_capture_is_limited_to_its_block(taps: list[Tap], sock: socket.socket) -> None:
-    """A capture has only the packets of its block, and can be read inside it."""
+def test_capture_has_only_packets_of_its_block(taps: list[Tap], sock: socket.socket) -> None:
+    """A capture has only the packets sent within its `with` block.
+
+    It can be read before the block ends.
+    """
     sock.sendto(b"before", (FAR, SERVICE))
     with Capture(taps) as wire:
         wire.expect_none(UDP(dport=SERVICE))
@@ -107,8 +113,10 @@ def test_capture_is_limited_to_its_block(taps: list[Tap], sock: socket.socket) -
     wire.expect_only(UDP(dport=SERVICE), ICMP(type=3))
 
 
-def test_tap_on_all_interfaces_names_each(everywhere: Tap, sock: socket.socket) -> None:
-    """A tap on all interfaces names the interface of each frame, loopback or veth."""
+def test_tap_on_all_interfaces_names_interface_of_each_frame(
+    everywhere: Tap, sock: socket.socket
+) -> None:
+    """With a tap on all interfaces, each frame has the name of its interface."""
     with Capture([everywhere]) as wire:
         sock.sendto(b"out", (FAR, SERVICE))
         sock.sendto(b"in", (NEAR, SERVICE))
@@ -118,8 +126,10 @@ def test_tap_on_all_interfaces_names_each(everywhere: Tap, sock: socket.socket) 
     assert [frame.outgoing for frame in wire.matching(UDP() / b"in")] == [True, False]
 
 
-def test_removed_interface_is_named_by_index(everywhere: Tap, ends: tuple[NetNS, NetNS]) -> None:
-    """Frames of a removed interface are kept, with its index as name."""
+def test_frames_of_removed_interface_have_its_index(
+    everywhere: Tap, ends: tuple[NetNS, NetNS]
+) -> None:
+    """Frames of a removed interface are kept; the interface's index is in place of the name."""
     with Netlink(ends[0]) as netlink, Capture([everywhere]) as wire:
         netlink.send([rtnetlink.add_bridge("gone", index=77)])
         with ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
@@ -132,9 +142,10 @@ def test_removed_interface_is_named_by_index(everywhere: Tap, ends: tuple[NetNS,
 def test_unfinished_checksum_is_marked(
     taps: list[Tap], ends: tuple[NetNS, NetNS], sock: socket.socket
 ) -> None:
-    """A checksum that the kernel has not finished is marked; a wrong one is not excused.
+    """A frame whose checksum the kernel has not computed yet is marked as such.
 
-    The kernel's own datagram lacks its checksum when a tap sees it.
+    A wrong checksum is not excused. The kernel's own datagrams lack their checksum when a tap
+    captures them.
     """
     wrong = Ether(dst=b"\xff" * 6) / IP(src=NEAR, dst=FAR) / UDP(dport=SERVICE, chksum=1) / b"raw"
     with Capture(taps) as wire, ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
@@ -146,8 +157,8 @@ def test_unfinished_checksum_is_marked(
     wire.expect_none(UDP(chksum=0xDEAD) / b"raw")
 
 
-def test_vlan_tag_is_restored(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
-    """The capture restores the VLAN tag that the kernel removes before a tap sees the frame."""
+def test_captured_frame_has_its_vlan_tag(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
+    """A captured frame has its VLAN tag, which the kernel stores apart from the frame."""
     sent = bytes(Ether(dst=b"\xff" * 6) / Dot1Q(vlan=7, prio=3) / IP() / UDP(dport=SERVICE))
     with Capture(taps) as wire, ends[0].socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
         raw.bind(("eth0", 0))
@@ -156,8 +167,8 @@ def test_vlan_tag_is_restored(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> Non
     assert (frame.data, frame.length, frame.kind) == (sent, len(sent), FrameKind.BROADCAST)
 
 
-def test_long_frame_is_truncated_with_its_length(ends: tuple[NetNS, NetNS]) -> None:
-    """A frame longer than a slot is truncated, and its length is known."""
+def test_truncated_frame_keeps_its_original_length(ends: tuple[NetNS, NetNS]) -> None:
+    """A frame longer than a slot of the ring is truncated, and its original length is known."""
     with (
         ends[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
         Tap(ends[0], "lo") as tap,
@@ -169,8 +180,8 @@ def test_long_frame_is_truncated_with_its_length(ends: tuple[NetNS, NetNS]) -> N
     assert 1500 < len(frame.data) < 2048
 
 
-def test_frame_of_mtu_size_is_complete(taps: list[Tap], sock: socket.socket) -> None:
-    """Every frame up to the usual MTU is kept to its last byte."""
+def test_frame_of_mtu_size_is_captured_completely(taps: list[Tap], sock: socket.socket) -> None:
+    """A frame of up to 1500 bytes, the usual MTU, is captured completely."""
     data = os.urandom(1472)
     with Capture(taps) as wire:
         sock.sendto(data, (FAR, SERVICE))
@@ -178,22 +189,25 @@ def test_frame_of_mtu_size_is_complete(taps: list[Tap], sock: socket.socket) -> 
 
 
 def flood(sock: socket.socket) -> None:
-    """Send more than a small ring holds."""
+    """Send more packets than a small ring can hold."""
     for _ in range(200):
         sock.sendto(b"", (FAR, SERVICE))
 
 
 @pytest.fixture
 def small(ends: tuple[NetNS, NetNS]) -> Iterator[Tap]:
-    """Open a tap with a small ring."""
+    """Open a tap with a small ring buffer."""
     with Tap(ends[1], "eth0", owner="far", slots=64) as tap:
         yield tap
 
 
-def test_overflow_fails_every_expectation(small: Tap, sock: socket.socket, tmp_path: Path) -> None:
-    """An overflow of a tap fails every expectation of that capture.
+def test_overflow_of_a_tap_fails_every_expectation(
+    small: Tap, sock: socket.socket, tmp_path: Path
+) -> None:
+    """If a tap's ring overflows, every expectation of the capture fails.
 
-    Lost frames are counted; the kept ones are evidence. The next capture begins anew.
+    The number of lost frames is in the error, and the others can be written to a file. The next
+    capture is not affected.
     """
     wire = Capture([small])
     with pytest.raises(CaptureLost, match=r"lost \d+ at far/eth0\. Call drain\(\) in betw"), wire:
@@ -209,8 +223,8 @@ def test_overflow_fails_every_expectation(small: Tap, sock: socket.socket, tmp_p
     again.expect_one(UDP() / b"again")
 
 
-def test_drained_capture_loses_nothing(small: Tap, sock: socket.socket) -> None:
-    """A capture loses no frame if its frames are collected in time."""
+def test_regularly_drained_capture_loses_no_frame(small: Tap, sock: socket.socket) -> None:
+    """A capture loses no frame if `drain` collects the frames often enough."""
     with Capture([small]) as wire:
         for _ in range(200):
             sock.sendto(b"", (FAR, SERVICE))
@@ -219,9 +233,10 @@ def test_drained_capture_loses_nothing(small: Tap, sock: socket.socket) -> None:
 
 
 def test_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
-    """A tap serves one capture at a time; a failed body frees the taps.
+    """A tap serves one capture at a time.
 
-    Two captures at one tap would take frames from each other.
+    Two captures at one tap would take frames from each other. A capture whose body raises frees its
+    taps.
     """
     taken = r"active at far/eth0, near/eth0"
     with Capture(taps), pytest.raises(RuntimeError, match=taken), Capture(taps):
@@ -233,15 +248,15 @@ def test_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
 
 
 def test_expectation_at_unknown_interface_is_an_error(taps: list[Tap], everywhere: Tap) -> None:
-    """An expectation at an interface without a tap fails, also that of no packet."""
+    """An expectation at an interface without a tap is an error, even for `expect_none`."""
     with Capture([*taps, everywhere]) as wire:
         with pytest.raises(ValueError, match="no tap captures at 'eth0', only at far/eth0, n"):
             wire.expect_none(IP(), at="eth0")
         wire.expect_none(UDP(), at="near/lo")
 
 
-def test_capture_names_an_unknown_interface(ends: tuple[NetNS, NetNS]) -> None:
-    """The error of a capture at an unknown interface names interface and namespace.
+def test_error_for_unknown_interface_names_interface_and_netns(ends: tuple[NetNS, NetNS]) -> None:
+    """A capture at an unknown interface raises an error with interface and namespace.
 
     No socket stays open.
     """
@@ -254,7 +269,9 @@ def test_capture_names_an_unknown_interface(ends: tuple[NetNS, NetNS]) -> None:
             pass
 
 
-def test_interface_is_unchanged_by_a_tap(taps: list[Tap], ends: tuple[NetNS, NetNS]) -> None:
+def test_tap_does_not_make_its_interface_promiscuous(
+    taps: list[Tap], ends: tuple[NetNS, NetNS]
+) -> None:
     """A tap does not make its interface promiscuous."""
     with Capture(taps), Netlink(ends[0]) as netlink:
         (answer,) = netlink.ask(
@@ -265,15 +282,17 @@ def test_interface_is_unchanged_by_a_tap(taps: list[Tap], ends: tuple[NetNS, Net
 
 
 def read(path: Path) -> tuple[list[Any], list[tuple[bytes, Any]]]:
-    """Return interfaces and packets of a file, by scapy's reader."""
+    """Return the interfaces and packets of a capture file, as scapy reads them."""
     reader: Any = RawPcapNgReader(str(path))
     with reader:
         packets = list(reader)
     return reader.interfaces, packets
 
 
-def test_capture_can_be_written(taps: list[Tap], sock: socket.socket, tmp_path: Path) -> None:
-    """A written capture names every tap, and has its packets in order of time."""
+def test_written_capture_has_taps_and_ordered_packets(
+    taps: list[Tap], sock: socket.socket, tmp_path: Path
+) -> None:
+    """A written capture file names every tap and has the packets in order of time."""
     file = tmp_path / "wire.pcapng"
     with Tap(taps[0]._netns, "lo", owner="far") as idle, Capture([*taps, idle]) as wire:
         sock.sendto(b"", (FAR, SERVICE))
@@ -287,8 +306,8 @@ def test_capture_can_be_written(taps: list[Tap], sock: socket.socket, tmp_path: 
 
 
 @pytest.mark.parametrize("packet", [IP() / UDP(), IPv6() / UDP()])
-def test_bare_ip_is_dissected_by_its_version(packet: IP | IPv6) -> None:
-    """A frame without an Ethernet header is dissected by its IP version."""
+def test_frame_without_ethernet_header_is_dissected_by_ip_version(packet: IP | IPv6) -> None:
+    """A frame without an Ethernet header is dissected as IPv4 or IPv6 by its version field."""
     ethernet = ARPHRD_NONE in WITH_ETHERNET_HEADER  # the type of a tun interface
     frame = Frame("tun0", 0, FrameKind.HOST, 28, bytes(packet), ethernet=ethernet)
     assert type(frame.packet) is type(packet)

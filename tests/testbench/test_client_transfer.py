@@ -1,4 +1,4 @@
-"""Tests of clients, transfers, offload and shared taps on a veth pair."""
+"""Tests of clients, bulk transfers, offloads and shared taps on a veth pair."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def wires(ends: Ends) -> Iterator[TapPool]:
 
 
 def settle(ends: Ends) -> None:
-    """Return once no packet is under way between the two."""
+    """Return once no packet is in transit between the two namespaces."""
     with ends[0].open() as near, ends[1].open() as far, Quiet(near, [near, far]) as quiet:
         quiet.wait()
 
@@ -83,10 +83,10 @@ def test_client_message_gets_a_reply(
 @pytest.mark.parametrize(
     ("protocol", "error"), [(Protocol.UDP, "port-unreachable"), (Protocol.TCP, "reset")]
 )
-def test_client_reports_a_refused_message(
+def test_client_reports_the_error_of_a_refused_message(
     ends: Ends, family: Family, protocol: Protocol, error: str
 ) -> None:
-    """The client's error for a refused message has its name, on every query."""
+    """`Client.error` returns the name of a refused message's error, also when called again."""
     with Client(ends[0], protocol, FAR_ADDRESS[family], port=CLOSED) as call:
         call.send(b"anybody?")
         settle(ends)
@@ -96,7 +96,7 @@ def test_client_reports_a_refused_message(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_unfragmentable_message_beyond_mtu_is_refused(ends: Ends, family: Family) -> None:
-    """The client's kernel refuses an unfragmentable message beyond the MTU that it knows."""
+    """The client's kernel refuses a message with the DF bit if it exceeds the known path MTU."""
     with Client(ends[0], Protocol.UDP, FAR_ADDRESS[family], port=ECHO, whole=True) as call:
         assert call.mtu == 1500
         with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
@@ -106,7 +106,10 @@ def test_unfragmentable_message_beyond_mtu_is_refused(ends: Ends, family: Family
 def test_client_message_without_reply_is_an_error(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client's error for silence names the target, and says that no error arrived."""
+    """If no reply arrives, the client raises an error that names the target.
+
+    It says that no ICMP error arrived either.
+    """
     monkeypatch.setattr("harness.testbench.client.BOUND", 0.01)
     with (
         Client(ends[0], Protocol.UDP, FAR_ADDRESS[4], port=ECHO) as call,
@@ -124,7 +127,10 @@ def test_long_datagram_survives_fragmentation(ends: Ends, family: Family) -> Non
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_transfer_arrives_unchanged(ends: Ends, family: Family) -> None:
-    """Uploads and downloads arrive whole; a different size has a different digest."""
+    """Uploads and downloads arrive unchanged.
+
+    Data of a different size has a different digest.
+    """
     transfer, size = Transfer(*ends, FAR_ADDRESS[family]), 1 << 20
     assert transfer.upload(size) == transfer.download(size) == expected(size) != expected(size - 1)
 
@@ -142,10 +148,10 @@ def test_reset_differs_from_end_of_stream(
     assert not transfer.reset_after_delivery(by_caller=by_caller)
 
 
-def test_without_offload_packets_are_as_on_a_wire(ends: Ends, wires: TapPool) -> None:
-    """Without offload, captured segments have at most the MTU and finished checksums.
+def test_captured_packets_without_offload_fit_the_mtu(ends: Ends, wires: TapPool) -> None:
+    """With offloads disabled, captured segments have at most the MTU and complete checksums.
 
-    Afterwards offload is restored.
+    Afterwards the offloads are enabled again.
     """
 
     def sent() -> list[tuple[bool, bool]]:
@@ -160,7 +166,7 @@ def test_without_offload_packets_are_as_on_a_wire(ends: Ends, wires: TapPool) ->
 
 
 def test_second_capture_reuses_a_tap(ends: Ends, wires: TapPool) -> None:
-    """A second capture uses a tap of the first one, and not its frames."""
+    """A second capture uses the same tap as the first one, but has none of its frames."""
     for word in (b"first", b"second"):
         with wires.capture(*ends) as wire, Client(ends[0], Protocol.UDP, FAR_ADDRESS[4]) as call:
             call.send(word)

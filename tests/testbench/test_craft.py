@@ -1,4 +1,4 @@
-"""Tests of crafted packets and templates in both families, and of multicast groups."""
+"""Tests of crafted packets and packet templates of both families, and of multicast groups."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ ENDS: dict[int, dict[str, Any]] = {
 
 
 def on_the_wire(packet: Packet) -> Packet:
-    """Return a packet as a capture would have it."""
+    """Return the packet as a capture would contain it."""
     return Ether(bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / packet))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_crafted_header_has_the_requested_fields(family: Family) -> None:
-    """A crafted header has the requested ends and TTL.
+    """A crafted header has the requested addresses and TTL.
 
-    A template leaves other fields open, and may name a network.
+    A template leaves other fields open, and may have a network in place of an address.
     """
     packet = on_the_wire(craft.ip(family, **ENDS[family], ttl=7) / UDP(dport=9))
     head = packet.payload
@@ -64,7 +64,10 @@ def test_crafted_header_has_the_requested_fields(family: Family) -> None:
 def test_icmp_error_has_the_type_of_its_name(
     family: Family, name: str, options: dict[str, int], same: Packet
 ) -> None:
-    """An ICMP error has type, code and MTU of its name (RFC 792, RFC 1191, RFC 4443)."""
+    """An ICMP error has the type, code and MTU that belong to its name.
+
+    The names are those of RFC 792, RFC 1191 and RFC 4443.
+    """
     quoted = craft.ip(family, **ENDS[family]) / UDP(sport=1, dport=9) / b"quoted"
     packet = on_the_wire(craft.ip(family, **ENDS[family]) / same / bytes(quoted))
     wanted = craft.error(family, name, **options) / craft.ip(family, **ENDS[family]) / UDP(sport=1)
@@ -76,8 +79,10 @@ def test_icmp_error_has_the_type_of_its_name(
     ("family", "packet"),
     [(4, IP(flags="MF") / b"x"), (6, IPv6() / IPv6ExtHdrFragment(m=1, nh=59) / b"x")],
 )
-def test_fragment_template_excludes_the_last_fragment(family: Family, packet: Packet) -> None:
-    """A fragment template matches neither the last fragment nor a whole datagram."""
+def test_fragment_template_matches_all_but_the_last_fragment(
+    family: Family, packet: Packet
+) -> None:
+    """A fragment template matches neither the last fragment nor an unfragmented datagram."""
     assert not differences(craft.fragment(family), on_the_wire(packet))
     assert differences(craft.fragment(family), on_the_wire(craft.ip(family) / UDP()))
 
@@ -94,11 +99,11 @@ def test_fragment_template_excludes_the_last_fragment(family: Family, packet: Pa
     ],
 )
 def test_multicast_group_has_its_mac(group: str, mac: str) -> None:
-    """Groups and broadcasts have the MACs of the examples in RFC 1112 and RFC 2464."""
+    """A multicast group or broadcast address has the MAC in RFC 1112 or RFC 2464."""
     assert mac_of(ip_address(group)) == mac
 
 
 def test_solicited_node_group_is_that_of_rfc_4291() -> None:
-    """The solicited-node group of an address is that of RFC 4291, section 2.7.1."""
+    """An address's solicited-node group is that of RFC 4291, section 2.7.1."""
     group = solicited_node(IPv6Address("4037::01:800:200e:8c6c"))
     assert group == IPv6Address("ff02::1:ff0e:8c6c")

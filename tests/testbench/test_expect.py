@@ -1,4 +1,4 @@
-"""Tests of templates, of expectations about frames, and of their failure messages."""
+"""Tests of packet templates, and of expectations about captured frames."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HOUSEKEEPING = [
 
 
 def test_expect_one_names_the_nearest_frame_and_its_difference() -> None:
-    """A failed `expect_one` begins with the nearest frame and its difference."""
+    """A failed `expect_one` first names the most similar frame and its differences."""
     with pytest.raises(AssertionError) as failure:
         expect.one([ERROR, REPLY, REQUEST], IP(src="172.17.0.2") / UDP(dport=4242))
     lines = str(failure.value).splitlines()
@@ -62,7 +62,7 @@ def test_expect_one_rejects_two_frames() -> None:
 
 
 def test_expect_one_each_rejects_more_frames_than_sent() -> None:
-    """`expect_one_each` rejects more frames than were sent.
+    """`expect_one_each` fails if there are more matching frames than sent packets.
 
     A SYN is retransmitted after a second: two errors for one SYN are too many.
     """
@@ -89,9 +89,9 @@ def test_expect_none_lists_matching_frames() -> None:
 
 
 def test_long_list_of_frames_is_truncated_and_counted() -> None:
-    """A long list of frames has six of them and the complete number.
+    """A failure lists at most six frames and counts the others.
 
-    The same holds for the list of the nearest frames.
+    The same holds for the list of the most similar frames.
     """
     with pytest.raises(AssertionError, match=r"and none should:(?s:.*)… and 14 more$") as failure:
         expect.none([REQUEST] * 20, UDP())
@@ -102,18 +102,21 @@ def test_long_list_of_frames_is_truncated_and_counted() -> None:
 
 
 def test_expect_only_accepts_each_template_and_housekeeping() -> None:
-    """`expect_only` accepts any number of frames of each template, and housekeeping."""
+    """`expect_only` accepts any number of frames of each template.
+
+    It also accepts housekeeping such as ARP.
+    """
     expect.only([REQUEST, REPLY, REPLY, *HOUSEKEEPING], UDP(dport=4242), UDP(sport=4242))
 
 
-def test_expect_only_names_other_frames() -> None:
+def test_expect_only_lists_frames_without_a_template() -> None:
     """`expect_only` lists a frame that matches no template."""
     with pytest.raises(AssertionError, match=r"1 frames do not match UDP\(\):\n .*ICMP"):
         expect.only([REQUEST, ERROR, *HOUSEKEEPING], UDP())
 
 
 def test_expect_only_rejects_an_empty_capture() -> None:
-    """`expect_only` fails if a template has no frame."""
+    """`expect_only` fails if no frame matches one of its templates."""
     with pytest.raises(AssertionError, match="no frame was captured"):
         expect.only([], UDP())
     with pytest.raises(AssertionError, match=r"no frame matches ICMP\(\)"):
@@ -130,7 +133,7 @@ ERROR_PACKET = IP(src="192.0.2.9") / ICMP(type=3, code=3) / UDP_PACKET
 
 
 def captured(packet: Packet) -> Packet:
-    """Return a packet as captured: everything filled in, then dissected."""
+    """Return the packet as captured: all fields are filled in, then dissected."""
     return Ether(bytes(Ether(src="02:42:ac:11:00:02", dst="02:42:ac:11:00:03") / packet))
 
 
@@ -168,9 +171,9 @@ def captured(packet: Packet) -> Packet:
     ],
 )
 def test_packet_template_compares_only_its_own_fields(packet: Packet, template: Packet) -> None:
-    """A template compares only its own fields.
+    """A template compares only the fields that it sets.
 
-    Outer layers, unset fields and other notations make no difference.
+    Outer layers, unset fields and other spellings of a value make no difference.
     """
     assert expect.differences(template, captured(packet)) == ()
 
@@ -208,13 +211,13 @@ def test_packet_template_compares_only_its_own_fields(packet: Packet, template: 
 def test_differences_from_a_template_are_named(
     packet: Packet, template: Packet, expected: list[tuple[str, str]]
 ) -> None:
-    """The result names each differing field and each missing layer once."""
+    """Each differing field and each missing layer is named once."""
     found = expect.differences(template, captured(packet))
     assert [(difference.layer, difference.field) for difference in found] == expected
 
 
-def test_least_different_place_is_compared() -> None:
-    """In a tunnel the header that fits better is compared with the template."""
+def test_best_matching_header_of_a_tunnel_is_compared() -> None:
+    """Of two headers in a tunnel, the one with fewer differences is compared with the template."""
     packet = captured(IP(src="192.0.2.1") / IP(src="10.0.0.1") / UDP(dport=1))
     assert expect.differences(IP(src="192.0.2.1"), packet) == ()
     assert expect.differences(IP(src="10.0.0.1") / UDP(dport=1), packet) == ()
@@ -226,7 +229,7 @@ def test_least_different_place_is_compared() -> None:
 
 
 def test_unfinished_checksum_is_no_difference() -> None:
-    """An unfinished checksum above IP is no difference; that of IP is always compared."""
+    """An incomplete checksum above IP is no difference; the checksum of IP is always compared."""
     template = IP(chksum=1) / UDP(chksum=1)
     (difference,) = expect.differences(template, captured(UDP_PACKET), unfinished_checksum=True)
     assert (difference.layer, difference.field) == ("IP", "chksum")
@@ -244,7 +247,7 @@ def test_packet_template_has_a_readable_form() -> None:
 
 @st.composite
 def packets(draw: st.DrawFn) -> Packet:
-    """Draw IPv4 packets with UDP or TCP inside, every field drawn."""
+    """Draw IPv4 packets that contain UDP or TCP, with arbitrary fields."""
     network = IP(
         src=str(draw(st.ip_addresses(v=4))),
         dst=str(draw(st.ip_addresses(v=4))),
@@ -266,9 +269,9 @@ FLAGS = st.sampled_from(["S", "SA", "A", "FA", "R"])
 
 @given(packet=packets(), data=st.data())
 def test_one_changed_field_is_the_only_difference(packet: Packet, data: Any) -> None:
-    """One changed field is the only difference, with both values.
+    """If one field is changed, only this field differs, and both values are shown.
 
-    Without a change the packet matches itself.
+    An unchanged packet matches itself.
     """
     seen = captured(packet)
     assert expect.differences(packet, seen) == expect.differences(seen, seen) == ()

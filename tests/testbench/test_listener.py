@@ -1,4 +1,4 @@
-"""Tests of calls between two namespaces: delivered, refused or dropped; their source."""
+"""Tests of connections and datagrams between two namespaces: delivered, refused or dropped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ends() -> Iterator[Ends]:
 
 @pytest.fixture
 def engaged(ends: Ends) -> Iterator[tuple[Listener, Listener, socket.socket]]:
-    """Open a listener, another one, and a foreign connection to the first."""
+    """Open a first listener, a second listener, and another client's connection to the first."""
     one, other = ends
     with (
         Listener(one, "tcp", address=ADDRESSES[4]) as listener,
@@ -58,7 +58,7 @@ def engaged(ends: Ends) -> Iterator[tuple[Listener, Listener, socket.socket]]:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_listener_reports_the_client(ends: Ends, transport: Transport, family: int) -> None:
-    """The listener and the client report the same client without address translation.
+    """Without address translation, listener and client report the same client address.
 
     The reply arrives at the client's socket.
     """
@@ -72,12 +72,12 @@ def test_listener_reports_the_client(ends: Ends, transport: Transport, family: i
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_call_without_listener_or_route_is_refused_at_once(
+def test_request_without_listener_or_route_is_refused_at_once(
     ends: Ends, transport: Transport, family: int
 ) -> None:
-    """A call without a listener or a route is refused at once.
+    """A request without a listener or a route is refused without a wait.
 
-    A listener on the loopback is not reached by another address.
+    A listener on the loopback address cannot be reached by another address.
     """
     one, other = ends
     loopback = ip_address("127.0.0.1" if family == 4 else "::1")
@@ -90,9 +90,9 @@ def test_call_without_listener_or_route_is_refused_at_once(
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_source_ports_are_not_reused(ends: Ends, transport: Transport, family: int) -> None:
-    """Each call uses a new source port, even if the kernel has few.
+    """Each request uses a new source port, even if the kernel has few to choose from.
 
-    NAT would change a reused port.
+    NAT would change a source port that is used again.
     """
     one, other = ends
     with other.open() as space:
@@ -103,10 +103,10 @@ def test_source_ports_are_not_reused(ends: Ends, transport: Transport, family: i
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_dropped_call_is_not_a_refusal(
+def test_dropped_request_raises_a_timeout(
     ends: Ends, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A dropped call raises an error for silence that names client and target."""
+    """A dropped request raises an error, which names the client and the target."""
     one, other = ends
     monkeypatch.setattr(traffic, "BOUND", 0.1)
     with one.open() as space:
@@ -124,7 +124,7 @@ def between(
 ) -> Iterator[int]:
     """Relay connections to the listener, and return the relay's port.
 
-    The client's data is passed on; `then` gets both connections.
+    The client's data is passed on. Then `then` is called with both connections.
     """
     kept: list[socket.socket] = []
 
@@ -165,9 +165,9 @@ def between(
 def test_connection_without_a_reply_is_an_error(
     ends: Ends, monkeypatch: pytest.MonkeyPatch, how: str, message: str
 ) -> None:
-    """A connection without a reply is an error, although the client's data arrives.
+    """A connection without a reply is an error, even if the client's data arrives.
 
-    A relay drops the reply, or ends the connection.
+    A relay drops the reply, or closes the connection.
     """
 
     def end(near: socket.socket, far: socket.socket) -> None:
@@ -191,9 +191,9 @@ def test_connection_without_a_reply_is_an_error(
 def test_connection_that_is_accepted_and_closed_is_not_delivered(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """A connection that is accepted and closed is no delivered call.
+    """A connection that is accepted and closed at once does not count as delivered.
 
-    This holds even during an earlier connection.
+    This holds even if the listener has an earlier connection.
     """
     listener, beside, _ = engaged
 
@@ -208,12 +208,12 @@ def test_connection_that_is_accepted_and_closed_is_not_delivered(
     thread.join()
 
 
-def test_connection_established_late_for_its_client_is_delivered(
+def test_connection_that_its_client_notices_late_is_delivered(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call is delivered although its client knows of the connection late.
+    """A connection is delivered even if its client notices late that it is established.
 
-    The listener accepts before the client knows, so the client is polled again.
+    The listener may accept earlier than that, so the client is polled again.
     """
     early = iter([False, False])
     monkeypatch.setattr(traffic, "connected", lambda call: next(early, True) and connected(call))
@@ -224,7 +224,7 @@ def test_connection_established_late_for_its_client_is_delivered(
 def test_reply_from_another_address_does_not_count(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reply from another address than the datagram's target does not count."""
+    """A reply does not count if its source is not the address that the datagram was sent to."""
     one, other = ends
     second = ip_address("192.0.2.3")
     with one.open() as space, Netlink(space) as netlink:
@@ -244,10 +244,10 @@ def test_reply_from_another_address_does_not_count(
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_delivered_calls_are_reported(ends: Ends, transport: Transport) -> None:
-    """Delivered calls are reported.
+def test_delivered_requests_are_reported(ends: Ends, transport: Transport) -> None:
+    """`delivered` reports the requests that arrive at the listener.
 
-    Calls that are refused, have no route, or reach another listener are not.
+    It omits requests that are refused, have no route or reach another listener.
     """
     one, other = ends
     with (
@@ -269,10 +269,10 @@ def test_delivered_calls_are_reported(ends: Ends, transport: Transport) -> None:
         assert delivered == [f"other to 192.0.2.1 port {listener.port}"]
 
 
-def test_foreign_connection_is_not_a_delivered_call(
+def test_connection_of_another_client_is_not_reported_as_delivered(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """A connection of another client is no delivered call while the calls lead elsewhere."""
+    """`delivered` omits another client's connection when its own requests go elsewhere."""
     one, other = ends
     listener, beside, _ = engaged
 
@@ -283,12 +283,12 @@ def test_foreign_connection_is_not_a_delivered_call(
     assert listener.delivered([(other, ADDRESSES[4], beside.port)], settled) == []
 
 
-def test_connection_with_other_data_is_not_the_call(
+def test_connection_with_other_data_is_not_accepted_as_the_request(
     ends: Ends, engaged: tuple[Listener, Listener, socket.socket]
 ) -> None:
-    """A connection with other data is not the call, which is accepted after it.
+    """A connection with other data is ignored; the requested one is accepted after it.
 
-    Without the call nothing is delivered.
+    If only the other connection arrives, nothing is delivered.
     """
     listener, beside, stray = engaged
     stray.send(b"an earlier one, tried again")
@@ -303,7 +303,10 @@ def test_connection_with_other_data_is_not_the_call(
 
 
 def test_free_port_can_be_bound(ends: Ends) -> None:
-    """A listener can bind a free port, and a second one on it is refused."""
+    """A listener can bind a free port.
+
+    A second listener on the same port is refused.
+    """
     port = free_port(ends[0], "tcp")
     with Listener(ends[0], "tcp", port=port), pytest.raises(OSError, match="in use"):
         Listener(ends[0], "tcp", port=port)
@@ -311,7 +314,7 @@ def test_free_port_can_be_bound(ends: Ends) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_echo_service_reports_the_client(ends: Ends, transport: Transport) -> None:
-    """The exchange with an echo service has the client at both ends."""
+    """`ask_echo_service` returns the same client address from the service and the client."""
     one, other = ends
     with one.open() as space, Services.start({"one": (space, [ADDRESSES[4]])}):
         exchange = ask_echo_service(other, ADDRESSES[4], transport)
@@ -319,10 +322,10 @@ def test_echo_service_reports_the_client(ends: Ends, transport: Transport) -> No
     assert exchange.own[0] == ip_address("192.0.2.2")
 
 
-def test_broadcast_uses_every_protocol(ends: Ends) -> None:
+def test_broadcast_sends_by_every_protocol(ends: Ends) -> None:
     """`broadcast` sends packets by every protocol to the given address and to group addresses.
 
-    Accepted attempts are counted.
+    It returns the number of packets that the kernel has accepted.
     """
     one, other = ends
     word = os.urandom(16)

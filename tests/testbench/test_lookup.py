@@ -1,4 +1,4 @@
-"""Tests of names that the C library of another root resolves, and of the host's files."""
+"""Tests of name lookups in another root directory, and of changed files of the host."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ HOSTS = "/etc/hosts"
 
 
 def refuses() -> None:
-    """Fail with a message."""
+    """Raise an error with a message."""
     raise LookupError("nothing there")
 
 
 def hangs() -> None:
-    """Run forever."""
+    """Never return."""
     signal.pause()
 
 
 def ends() -> None:
-    """End without a result."""
+    """Exit without a result."""
     os._exit(3)
 
 
-def test_names_resolve_in_the_other_root(host: HostMachine) -> None:
-    """Names resolve by the other root's hosts file; a failed lookup has a reason."""
+def test_names_are_looked_up_in_another_root(host: HostMachine) -> None:
+    """Names are looked up in the hosts file of the other root; a failed lookup has a reason."""
     assert inside(host.pid, by_name, "localhost", 4).addresses == {ip_address("127.0.0.1")}
     assert inside(host.pid, by_name, "host", 4).addresses == {ip_address("127.0.1.1")}
     assert inside(host.pid, by_name, "host").addresses == {ip_address("127.0.1.1")}
@@ -60,9 +60,9 @@ def test_caller_of_a_lookup_keeps_its_namespaces(host: HostMachine) -> None:
 
 
 def test_failure_in_another_root_is_reported(host: HostMachine) -> None:
-    """The error of a call in another root has the child's message.
+    """An error of a function in another root has the child's message.
 
-    An unknown process is reported too.
+    The error for an unknown process is raised too.
     """
     with pytest.raises(RuntimeError, match="nothing there"):
         inside(host.pid, refuses)
@@ -71,7 +71,7 @@ def test_failure_in_another_root_is_reported(host: HostMachine) -> None:
 
 
 def test_child_without_a_result_is_reported(host: HostMachine) -> None:
-    """The error for a child that ends without a result names the function."""
+    """If the child process ends without a result, the error names the function."""
     with pytest.raises(RuntimeError, match="ended"):
         inside(host.pid, ends)
 
@@ -79,16 +79,16 @@ def test_child_without_a_result_is_reported(host: HostMachine) -> None:
 def test_timeout_in_another_root_names_the_function(
     host: HostMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error for a timeout in another root names the function and the bound."""
+    """If a function in another root exceeds its time limit, the error names function and limit."""
     monkeypatch.setattr(lookup, "BOUND", 0.05)
     with pytest.raises(TimeoutError, match="hangs"):
         inside(host.pid, hangs)
 
 
 def test_host_file_is_replaced_and_restored(host: HostMachine) -> None:
-    """A replaced file of the host is restored, after a failure too.
+    """A replaced file of the host is restored, even after an exception.
 
-    A new file is removed again.
+    A file that did not exist is removed again.
     """
     before = host.call(read, HOSTS)
     with host_file(host, "192.0.2.9 other\n", HOSTS):

@@ -1,4 +1,4 @@
-"""Tests of a view, which shows the state of a namespace and does not keep it alive."""
+"""Tests of views, which show the state of a namespace without keeping the namespace alive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ ADDRESSES = ["192.0.2.1/24", "198.51.100.1/24", "2001:db8:5::1/64"]
 
 @pytest.fixture
 def view() -> Iterator[NetnsView]:
-    """Create one end of a veth pair, with addresses, a default route and a neighbour."""
+    """Return the view of one end of a veth pair.
+
+    It has addresses, a default route and a neighbour.
+    """
     with pair(ADDRESSES, ["192.0.2.2/24"]) as (one, _), Netlink(one) as netlink:
         netlink.send(
             [
@@ -51,8 +54,8 @@ def test_view_shows_links_addresses_routes_and_neighbours(view: NetnsView) -> No
     assert ip_address("192.0.2.9") in {neighbour.address for neighbour in view.neighbours()}
 
 
-def test_ipv4_addresses_come_first(view: NetnsView, monkeypatch: pytest.MonkeyPatch) -> None:
-    """IPv4 addresses come first, whatever the order of the stack's report."""
+def test_view_lists_ipv4_addresses_first(view: NetnsView, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPv4 addresses come before IPv6 addresses, in whatever order they are reported."""
     dump = rtnetlink_dump.addresses
     monkeypatch.setattr(
         rtnetlink_dump, "addresses", lambda *given, **named: dump(*given, **named)[::-1]
@@ -61,7 +64,10 @@ def test_ipv4_addresses_come_first(view: NetnsView, monkeypatch: pytest.MonkeyPa
 
 
 def test_view_reports_missing_objects() -> None:
-    """A missing address is `None`; an unknown link or sysctl is named by an error."""
+    """A missing address is `None`.
+
+    The error for an unknown link or sysctl names it.
+    """
     with NetNS.new() as space:
         empty = fixed("empty", space)
         assert (empty.address(4), empty.address(6), empty.interfaces()) == (None, None, [])
@@ -71,15 +77,15 @@ def test_view_reports_missing_objects() -> None:
             empty.sysctl("net.ipv4.nothing")
 
 
-def test_sysctls_are_those_of_the_namespace(view: NetnsView) -> None:
-    """A sysctl that is set in the namespace has that value in the view."""
+def test_view_returns_sysctls_of_its_namespace(view: NetnsView) -> None:
+    """A view returns the sysctl value that was set in its namespace."""
     assert view.sysctl("net.ipv4.ip_forward") == "0"
     view.tune({"net.ipv4.ip_forward": 1})
     assert view.sysctl("net.ipv4.ip_forward") == "1"
 
 
-def test_identity_is_that_of_the_namespace(view: NetnsView) -> None:
-    """Two views of one namespace are equal, whatever their names."""
+def test_views_of_one_namespace_have_one_identity(view: NetnsView) -> None:
+    """Two views of one namespace have the same identity, even with different names."""
     again = NetnsView("other name", view.open)
     assert again.identity == view.identity
     with NetNS.new() as elsewhere:
@@ -87,7 +93,7 @@ def test_identity_is_that_of_the_namespace(view: NetnsView) -> None:
 
 
 def test_view_does_not_keep_the_namespace_open(view: NetnsView) -> None:
-    """No query of a view leaves a descriptor open."""
+    """No query of a view leaves a file descriptor open."""
     with nothing_stays_open():
         view.links()
         view.interfaces("eth0")
@@ -100,8 +106,8 @@ def test_view_does_not_keep_the_namespace_open(view: NetnsView) -> None:
             view.interfaces("eth9")
 
 
-def test_socket_is_inside_the_namespace(view: NetnsView) -> None:
-    """A view's socket is inside the namespace, and is all that stays open.
+def test_socket_of_a_view_is_inside_its_namespace(view: NetnsView) -> None:
+    """A view's socket is inside the namespace, and is the only descriptor that stays open.
 
     The socket can be bound to an address that exists only there.
     """
@@ -113,7 +119,7 @@ def test_socket_is_inside_the_namespace(view: NetnsView) -> None:
 
 
 def test_abstract_sockets_are_reachable_in_their_netns(view: NetnsView) -> None:
-    """Abstract sockets are found and reached in their own netns only."""
+    """An abstract Unix socket is found and can be connected to in its own netns only."""
     with NetNS.new() as elsewhere, view.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind("")
         assert reachable_abstract_sockets(view, view) == set()
@@ -128,10 +134,11 @@ def test_abstract_sockets_are_reachable_in_their_netns(view: NetnsView) -> None:
 MANY = 2000
 
 
-def test_lost_notifications_trigger_a_check() -> None:
-    """Lost notifications trigger a check of the awaited condition.
+def test_lost_notifications_trigger_a_check_of_the_condition() -> None:
+    """If notifications are lost, a wait checks its condition anew.
 
-    A thousand ending containers, for example, overrun the monitor.
+    Notifications are lost when, for example, a thousand containers end and the socket's buffer
+    overflows.
     """
     looks: list[None] = []
     address = IPv4Interface("192.0.2.1/32")
@@ -151,7 +158,7 @@ def test_lost_notifications_trigger_a_check() -> None:
 
 
 def test_unmet_condition_of_a_wait_is_named() -> None:
-    """The error for a condition that is unmet at the bound names it."""
+    """If a wait's condition is unmet at the time limit, the error names the condition."""
     with (
         NetNS.new() as space,
         pytest.raises(TimeoutError, match=r"pigs fly: not yet true in somewhere"),

@@ -1,4 +1,7 @@
-"""Tests of a scene's end: all objects are removed, then the first error is raised."""
+"""Tests of the end of a scene, the networks and containers of a test.
+
+All of them are removed, then the first error is raised.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,12 @@ def failing(error: BaseException) -> object:
     return fail
 
 
-def test_first_error_is_raised_and_the_rest_is_removed(
+def test_first_error_is_raised_after_the_scene_is_removed(
     world: World, runtime: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first error is raised, and the rest of the scene is removed.
+    """An error does not prevent removing the rest of the scene; the first one is raised.
 
-    A later error is a consequence: a network in use, for example, cannot be removed.
+    Later errors are consequences: a network in use, for example, cannot be removed.
     """
     scene = Scene(world, runtime)
     scene.network("lan")
@@ -49,10 +52,10 @@ def test_first_error_is_raised_and_the_rest_is_removed(
     assert scene.plan.networks == ()
 
 
-def test_interrupt_is_raised_before_errors(
+def test_interrupt_is_raised_in_preference_to_errors(
     world: World, runtime: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An interrupt is raised although an error came first."""
+    """An interrupt is raised in preference to an earlier error."""
     with Scene(world, runtime) as scene:
         scene.network("lan")
         with monkeypatch.context() as patched:
@@ -63,11 +66,11 @@ def test_interrupt_is_raised_before_errors(
 
 
 class Cut(BaseException):
-    """An interrupt such as KeyboardInterrupt, or a test's time-out."""
+    """Exception such as KeyboardInterrupt or that of a test's time limit."""
 
 
 class Interrupted(MydockerAdapter):
-    """Adapter that raises `error` before or after it creates the object of this name."""
+    """Adapter that raises `error` before or after it creates the object of a given name."""
 
     at: tuple[str, str] = ("", "")
     error: type[BaseException] = Cut
@@ -81,12 +84,12 @@ class Interrupted(MydockerAdapter):
             raise self.error
 
     def run(self, spec: ContainerSpec) -> ContainerInfo:
-        """Start a container, or interrupt."""
+        """Start a container, or raise the error."""
         with self._creating(spec.name):
             return super().run(spec)
 
     def network(self, spec: NetworkSpec) -> NetworkInfo:
-        """Create a network, or interrupt."""
+        """Create a network, or raise the error."""
         with self._creating(spec.name):
             return super().network(spec)
 
@@ -100,8 +103,13 @@ PLAN = Plan(
 @pytest.mark.parametrize("error", [Cut, RuntimeBroken])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("name", ["lan", "second"])
-def test_interrupted_object_is_removed(name: str, when: str, error: type[BaseException]) -> None:
-    """An object whose creation was interrupted is removed, and the interrupt is raised."""
+def test_interrupted_creation_of_an_object_is_undone(
+    name: str, when: str, error: type[BaseException]
+) -> None:
+    """If its creation is interrupted, a network or container is removed.
+
+    Then the interrupt is raised.
+    """
     with World.build() as world:
         runtime = Interrupted(world.host)
         runtime.start()

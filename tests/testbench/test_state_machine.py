@@ -1,4 +1,7 @@
-"""Tests of histories, which detect leftovers of removed objects, and nothing else."""
+"""Tests of histories, which detect leftovers of removed containers and networks.
+
+A history is a random sequence of steps on a scene.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ from suites.properties.ownership import OwnershipMarks, borne
 from suites.properties.state_machine import SHORT, History, HistoryStage
 
 
-def test_ended_container_leaves_the_marks_that_no_other_has() -> None:
-    """The marks of an ended container are those that no other container has.
+def test_removed_container_leaves_identifiers_of_no_other_container() -> None:
+    """The identifiers of a removed container are those that no other container has.
 
     An address that another container has by now is no leftover.
     """
@@ -33,8 +36,8 @@ def test_ended_container_leaves_the_marks_that_no_other_has() -> None:
     assert marks.forget_except({"b", "c"}) == set()
 
 
-def test_mark_is_a_separate_word() -> None:
-    """A mark matches as a separate word, not within longer addresses, names or numbers."""
+def test_identifier_matches_only_as_a_separate_word() -> None:
+    """An identifier does not match within longer addresses, names or numbers."""
     things = ["address 172.18.0.2/16 of lo", "address 172.18.0.21/16 of lo", "process 50 (sleep)"]
     assert borne({"172.18.0.2"}, things) == things[:1]
     assert borne({"process 5"}, things) == []
@@ -49,7 +52,7 @@ def test_mark_is_a_separate_word() -> None:
 
 @pytest.fixture
 def history(world: World, runtime: Adapter, guard: LeakGuard) -> Iterator[History]:
-    """Begin a history."""
+    """Begin a history of the world and the runtime."""
     steps = Steps(lambda _: None, "a history", examples=1, steps=1)
     made = History(HistoryStage(world, runtime, guard, steps))
     yield made
@@ -65,12 +68,12 @@ def begin(history: History, name: str) -> None:
 
 
 @pytest.mark.parametrize("digits", [SHORT, None], ids=["short", "whole"])
-def test_leftover_with_a_removed_id_is_found_at_the_step(
+def test_leftover_with_id_of_removed_container_is_found(
     history: History, world: World, digits: int | None
 ) -> None:
-    """A leftover with a removed container's id is found at the step of its removal.
+    """A leftover with a removed container's id is found at the step that removes it.
 
-    All else is removed, and other containers keep their tables.
+    No other object of the container is left, and other containers keep their tables.
     """
     for name in ("one", "other"):
         begin(history, name)
@@ -86,7 +89,7 @@ def test_leftover_with_a_removed_id_is_found_at_the_step(
 
 
 def test_leftover_of_a_removed_network_is_found(history: History, world: World) -> None:
-    """A leftover of a removed network is found by its subnet."""
+    """A leftover route of a removed network is found by the network's subnet."""
     history.acting = "net"
     history.scene.network("net")
     history.removed_objects_leave_nothing()
@@ -100,8 +103,11 @@ def test_leftover_of_a_removed_network_is_found(history: History, world: World) 
         opened.send([left._replace(kind=rtnetlink.RTM_DELROUTE, flags=0)])
 
 
-def test_leftover_veth_of_a_disconnected_container_is_found(history: History, world: World) -> None:
-    """A leftover veth of a container that was disconnected or restarted is found."""
+def test_additional_veth_pair_is_found(history: History, world: World) -> None:
+    """A container with more veth pairs than networks is reported.
+
+    A disconnect or a restart may leave such a pair.
+    """
     begin(history, "one")
     left = "one has no more veth pairs than networks"
     with Netlink(world.namespaces[HOST]) as opened:
@@ -111,10 +117,10 @@ def test_leftover_veth_of_a_disconnected_container_is_found(history: History, wo
         opened.send([rtnetlink.del_link("left0")])
 
 
-def test_removed_container_has_no_veths(history: History) -> None:
-    """A removed container has no veths, although the next one may reuse a name.
+def test_removed_container_has_no_veth_pairs(history: History) -> None:
+    """A removed container has no veth pairs, even if a new pair has the same name.
 
-    Some runtimes number their veths.
+    Some runtimes number their veth pairs.
     """
     before = dict(history.veths)
     begin(history, "one")
@@ -123,11 +129,11 @@ def test_removed_container_has_no_veths(history: History) -> None:
     assert history.veths == before
 
 
-def test_pending_neighbours_of_removed_container_are_dropped(history: History) -> None:
-    """Pending neighbours of a removed container are dropped.
+def test_pending_neighbours_of_removed_container_are_removed(history: History) -> None:
+    """Incomplete neighbour entries of a removed container are removed.
 
-    No waiting packet keeps its namespace and a manually moved veth. Isolated neighbours are not
-    found over IPv6, and the kernel gives up on them after three seconds; a step waits for two.
+    A queued packet would keep its namespace and its veth pair alive. Isolated ports are not
+    resolved over IPv6: the kernel gives up after three seconds, and a step waits for two.
     """
     history.scene.network("net", ipv6=True, icc=False)
     for history.acting, mode in (("one", Bridge("net")), ("by-hand", Attached("net"))):

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the world's parts."""
+"""Fixtures for the tests of the harness's world."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["client", "doomed", "host", "namespaces", "places", "services"]
 
 @pytest.fixture
 def allow(guard: LeakGuard, scene: Scene) -> Iterator[Callable[..., None]]:
-    """Return a function that changes fields of the dialect that the guard knows, for one test."""
+    """Return a function that changes fields of the guard's dialect for the time of one test."""
     dialect = scene.runtime.dialect
     yield lambda **choices: guard.allow(replace(dialect, **choices))
     guard.allow(dialect)

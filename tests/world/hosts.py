@@ -1,4 +1,4 @@
-"""Helpers that start a host without a world, and look at its processes from outside."""
+"""Helpers that start a host without a world, and examine its processes from outside."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def host() -> Iterator[HostMachine]:
 
 @pytest.fixture
 def doomed() -> Iterator[HostMachine]:
-    """Start a host for one test, which may end it."""
+    """Start a host for a single test, which may end the host."""
     running = started()
     yield running
     running.stop()
 
 
 def members(init: int) -> list[int]:
-    """Return every process in the pid namespace of a host's init, by its pid here."""
+    """Return the processes in the pid namespace of a host's init, by this process's pids."""
     own = namespace(init)
     return [pid for pid in pids() if namespace(pid) == own]
 
 
 def pids() -> list[int]:
-    """Return every process that this process sees."""
+    """Return the pids of all processes that this process sees in /proc."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def namespace(pid: int) -> tuple[int, int] | None:
-    """Return the pid namespace of a process, `None` when the process has ended."""
+    """Return the pid namespace of a process, or `None` if the process has ended."""
     with contextlib.suppress(OSError):  # the process has ended, or is ending
         status = os.stat(f"/proc/{pid}/ns/pid")
         return status.st_dev, status.st_ino
@@ -62,7 +62,7 @@ def namespace(pid: int) -> tuple[int, int] | None:
 
 
 def look() -> dict[str, object]:
-    """Return the pids, namespaces and surroundings that this process sees."""
+    """Return the pids, namespaces, hostname, directory and descriptors that this process sees."""
     return {
         "pid": os.getpid(),
         "parent": os.getppid(),
@@ -77,7 +77,7 @@ def look() -> dict[str, object]:
 
 
 def killed(pid: int) -> bool:
-    """Kill a process; return whether its parent has reaped it in time."""
+    """Kill a process; return whether its parent reaps it within the time limit."""
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + WITHIN
     while os.path.exists(f"/proc/{pid}"):

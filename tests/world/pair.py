@@ -1,4 +1,4 @@
-"""Two network namespaces with a veth pair between them: the smallest world."""
+"""Two network namespaces joined by a veth pair: the smallest world."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PORT = 2
 def pair(left: Sequence[str], right: Sequence[str]) -> Iterator[tuple[NetNS, NetNS]]:
     """Make two namespaces whose `eth0` have these addresses, such as `192.0.2.1/24`.
 
-    Without duplicate address detection, addresses are usable at once. ICMP errors have no
-    limit, which on older kernels is the whole machine's.
+    Duplicate address detection is off, so addresses are usable at once. The rate limit of ICMP
+    errors is off too, because on older kernels it applies to the whole machine.
     """
     with NetNS.new() as one, NetNS.new() as other, ExitStack() as stack:
         near, far = (stack.enter_context(Netlink(netns)) for netns in (one, other))

@@ -1,4 +1,4 @@
-"""The world's services at one end of a veth pair, and their clients at the other."""
+"""Fixtures: the world's services at one end of a veth pair, and clients at the other end."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def client(namespaces: tuple[NetNS, NetNS]) -> NetNS:
 
 @pytest.fixture(scope="module")
 def places(namespaces: tuple[NetNS, NetNS]) -> Places:
-    """Return the argument of `Services.start`."""
+    """Return the argument of `Services.start`: the addresses to serve in each namespace."""
     return {"internet": (namespaces[0], [ip_address(text) for text in SERVED.values()])}
 
 
 @pytest.fixture(scope="module")
 def services(places: Places) -> Iterator[Services]:
-    """Start the services."""
+    """Start the services, and stop them after the tests."""
     with Services.start(places) as running:
         yield running
 
 
 def stream(client: NetNS, family: Family, service: str) -> socket.socket:
-    """Open a connection from the client to a service."""
+    """Open a TCP connection from the client to a service."""
     opened = client.socket(SOCKETS[family], socket.SOCK_STREAM)
     opened.settimeout(PATIENCE)
     opened.connect((SERVED[family], TCP_PORTS[service]))
@@ -69,12 +69,12 @@ def datagrams(client: NetNS, family: Family, service: str) -> socket.socket:
 
 
 def everything(sock: socket.socket) -> bytes:
-    """Return all bytes until the other side closes."""
+    """Return all bytes received until the other side closes the connection."""
     return b"".join(iter(lambda: sock.recv(1 << 16), b""))
 
 
 def drain(sock: socket.socket) -> None:
-    """Read and discard until the connection ends."""
+    """Read from the connection until it ends, and discard the data."""
     with contextlib.suppress(ConnectionError):
         while sock.recv(1 << 16):
             pass

@@ -1,4 +1,4 @@
-"""Tests of the world as built: addresses, hops, dropped packets, and nothing left."""
+"""Tests of a built world: its addresses, its routers, dropped packets and removal."""
 
 from __future__ import annotations
 
@@ -38,13 +38,16 @@ LENGTHS = (1, 3, 5)
 
 @pytest.fixture(scope="module", params=LENGTHS, ids=lambda length: f"{length} routers")
 def built(request: pytest.FixtureRequest) -> Iterator[World]:
-    """Build a world with a chain of routers, once for each length."""
+    """Build a world with a chain of routers, once for each length of the chain."""
     with World.build(Topology(routers=request.param)) as world:
         yield world
 
 
 def requests(world: World, source: str, target: str, *, to: str = "") -> list[ProbeRequest]:
-    """Return a cell of every protocol in both families, or to the address `to` in its own."""
+    """Return probe requests from source to target, for every protocol and family.
+
+    If the address `to` is given, all requests go to it.
+    """
     spaces = world.namespaces
     addresses = [to] if to else [str(world.address(target, family)) for family in FAMILIES]
     return [
@@ -55,7 +58,7 @@ def requests(world: World, source: str, target: str, *, to: str = "") -> list[Pr
 
 
 def outcomes(world: World, questions: list[ProbeRequest]) -> list[Outcome]:
-    """Return the outcomes of the cells."""
+    """Return the outcomes of these probe requests."""
     return [
         seen.outcome for seen in observe_all(questions, through=list(world.namespaces.values()))
     ]
@@ -65,7 +68,7 @@ def outcomes(world: World, questions: list[ProbeRequest]) -> list[Outcome]:
 
 
 def interfaces(world: World, name: str) -> dict[str, set[Interface]]:
-    """Return the addresses of each link of a netns, without those that the kernel assigns."""
+    """Return the addresses of each link in a netns, except those that the kernel assigns."""
     with Netlink(world.namespaces[name]) as netlink:
         names = {link.ifindex: link.name for link in rtnetlink_dump.links(netlink)}
         found: dict[str, set[Interface]] = {}
@@ -75,7 +78,7 @@ def interfaces(world: World, name: str) -> dict[str, set[Interface]]:
     return found
 
 
-def test_namespaces_have_the_addresses_of_the_topology(built: World) -> None:
+def test_namespaces_have_only_the_addresses_of_the_topology(built: World) -> None:
     """Each link has exactly the addresses of the topology, in both families."""
     topology, chain = built.topology, routers(built.topology)
     expected: dict[str, dict[str, set[Any]]] = {
@@ -123,7 +126,7 @@ def test_each_router_decrements_the_ttl(built: World) -> None:
 
 
 def test_router_addresses_answer_from_both_ends(built: World) -> None:
-    """Every address of every router replies to either end of the chain."""
+    """Each address of each router replies to both ends of the chain of routers."""
     own = [
         (name, str(address.ip))
         for name in routers(built.topology)
@@ -138,7 +141,10 @@ def test_router_addresses_answer_from_both_ends(built: World) -> None:
 
 
 def test_duplicate_address_detection_is_off_only_on_links_of_the_world(world: World) -> None:
-    """Links of the world are usable at once; links of a runtime keep the kernel's default."""
+    """Duplicate address detection is off on the world's links.
+
+    A runtime's links keep the kernel's default.
+    """
     host = world.namespaces[HOST]
     keys = [f"net.ipv6.conf.{link}.accept_dad" for link in ("eth0", "br0", "default")]
     assert list(netns.read_sysctls(host, keys).values()) == ["0", "0", "1"]
@@ -152,7 +158,7 @@ def test_duplicate_address_detection_is_off_only_on_links_of_the_world(world: Wo
 )
 @pytest.mark.parametrize("source", [HOST, NS1, ATTACKER])
 def test_packet_to_unused_address_is_dropped(world: World, source: str, address: str) -> None:
-    """A packet to an unused public or private address is dropped every time."""
+    """A packet to an unused public or private address is always dropped."""
     questions = requests(world, source, INTERNET, to=address)
     assert set(outcomes(world, questions)) == {Outcome.DROPPED}
 
@@ -185,7 +191,7 @@ def test_packet_to_unused_private_address_does_not_loop(world: World, address: s
 
 @EACH
 def test_icmp_errors_of_a_router_are_not_rate_limited(world: World, family: Family) -> None:
-    """A router sends an ICMP error for each of hundreds of rejected packets."""
+    """A router sends an ICMP error for each of hundreds of rejected packets, without a limit."""
     table = nftables.Table("inet", "refuse")
     with nftables.Nft(world.namespaces["r1"]) as rules:
         chain = nftables.add_chain(table, "forward", hook="forward")
@@ -210,7 +216,7 @@ def test_icmp_errors_of_a_router_are_not_rate_limited(world: World, family: Fami
 
 
 def test_host_without_forwarding_drops_transit_packets() -> None:
-    """A host without forwarding drops transit packets, and itself still replies."""
+    """A host without forwarding drops transit packets, but still replies to its own."""
     with World.build(Topology(routers=1, forwarding=False)) as world:
         assert set(outcomes(world, requests(world, NS1, HOST))) == {Outcome.REPLY}
         assert set(outcomes(world, requests(world, HOST, INTERNET))) == {Outcome.REPLY}
@@ -236,12 +242,12 @@ def narrow(request: pytest.FixtureRequest) -> Iterator[World]:
 
 @EACH
 @pytest.mark.parametrize(("source", "target"), [(HOST, INTERNET), (INTERNET, HOST)])
-def test_narrow_link_reports_its_path_mtu(
+def test_sender_learns_the_path_mtu_of_a_narrow_link(
     narrow: World, family: Family, source: str, target: str
 ) -> None:
-    """A narrow link drops a packet one byte too long, and its sender learns the MTU.
+    """A link with a small MTU drops a packet one byte too long, and the sender learns the MTU.
 
-    A packet that fits arrives.
+    A packet of exactly the MTU arrives.
     """
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     # A sender beside the narrow link knows its MTU without an ICMP error.
@@ -272,12 +278,12 @@ def test_narrow_link_reports_its_path_mtu(
 
 
 def existing_namespaces() -> tuple[set[str], set[int]]:
-    """Return all network namespaces that exist, and this test's processes."""
+    """Return all network namespaces that exist, and all processes of this test."""
     return network_namespaces(), family()
 
 
 def nothing_new(before: tuple[set[str], set[int]]) -> bool:
-    """Return whether no namespace and no process is new."""
+    """Return whether no namespace and no process was added."""
     spaces, processes = existing_namespaces()
     return spaces <= before[0] and processes <= before[1]
 
@@ -296,7 +302,10 @@ def test_closed_world_leaves_no_namespace_or_process() -> None:
 
 
 def test_failed_world_build_leaves_no_namespace_or_process() -> None:
-    """A failed world build leaves no namespace or process, and names the refused step."""
+    """If a step of building the world is refused, no namespace or process is left.
+
+    The error names the step.
+    """
     twice = replace(Topology(), resolver=Topology().internet)
     gc.collect()  # earlier tests' namespaces must not be released meanwhile
     before = existing_namespaces()
@@ -306,7 +315,7 @@ def test_failed_world_build_leaves_no_namespace_or_process() -> None:
 
 
 def test_two_worlds_with_equal_names_are_isolated(world: World) -> None:
-    """A rule in one world has no effect in another with equal names."""
+    """A rule in one world has no effect in another world that uses the same names."""
     table = nftables.Table("inet", "closed")
     with World.build(Topology()) as other:
         with nftables.Nft(other.namespaces[HOST]) as rules:

@@ -1,4 +1,4 @@
-"""Tests of the replies of the world's name server, message by message."""
+"""Tests of the world's DNS server, by query and reply messages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ask(name: str, kind: str, *, udp: bool = True, edns: int = -1) -> dns.messag
 
 
 def data(response: dns.message.Message) -> list[str]:
-    """Return the answer section as text, one entry per record, sorted: DNS keeps no order."""
+    """Return the records of the answer section as sorted text; their order has no meaning."""
     return sorted(str(rdata) for rrset in response.answer for rdata in rrset)
 
 
@@ -53,10 +53,13 @@ def data(response: dns.message.Message) -> list[str]:
         ("r2.example.com", "A", ["192.0.2.6", "192.0.2.9"]),
     ],
 )
-def test_known_dns_name_is_answered_with_authority(
+def test_reply_for_known_dns_name_is_authoritative(
     name: str, kind: str, expected: list[str]
 ) -> None:
-    """A known name in any spelling gets its records and the AA bit."""
+    """The reply for a known name has its records and the AA bit.
+
+    Upper and lower case in the name are equivalent.
+    """
     response = ask(name, kind)
     assert (response.rcode(), data(response)) == (dns.rcode.NOERROR, expected)
     assert response.flags & dns.flags.AA
@@ -77,9 +80,10 @@ def test_known_dns_name_is_answered_with_authority(
 def test_dns_reply_without_records_has_an_soa(
     name: str, kind: str, rcode: dns.rcode.Rcode, apex: str
 ) -> None:
-    """A name without records of the type gets an empty NOERROR with an SOA (RFC 2308).
+    """A reply without records has an SOA in its authority section (RFC 2308).
 
-    Such a name has other records, or only names below it.
+    The status is NXDOMAIN for an unknown name. It is NOERROR if the name has other records or names
+    below it.
     """
     response = ask(name, kind)
     (authority,) = response.authority
@@ -89,7 +93,7 @@ def test_dns_reply_without_records_has_an_soa(
 
 @pytest.mark.parametrize("address", Topology().owners())
 def test_reverse_and_forward_dns_records_match(address: object) -> None:
-    """The PTR name of an address resolves to the address."""
+    """The name in an address's PTR record resolves to the address."""
     (name,) = data(ask(str(dns.reversename.from_address(str(address))), "PTR"))
     kind = "A" if ip_address(str(address)).version == 4 else "AAAA"
     assert str(address) in data(ask(name, kind))
@@ -98,7 +102,10 @@ def test_reverse_and_forward_dns_records_match(address: object) -> None:
 @pytest.mark.parametrize("edns", [-1, 512, 4096, 65535])
 @pytest.mark.parametrize("kind", ["TXT", "A"])
 def test_large_dns_reply_is_truncated_over_udp(kind: str, edns: int) -> None:
-    """A reply too big for the client's UDP size is empty and truncated, for any size."""
+    """A reply larger than the client's UDP size is truncated, for any size.
+
+    The truncated reply has the TC bit and no records.
+    """
     response = ask(BIG, kind, edns=edns)
     assert response.flags & dns.flags.TC
     assert not response.answer
@@ -114,7 +121,7 @@ def test_large_dns_reply_is_complete_over_tcp() -> None:
 
 
 def test_dns_records_have_ttl_zero() -> None:
-    """DNS records have TTL 0: no reply is cached, and every query reaches the record."""
+    """DNS records have TTL 0, so no reply is cached and the server receives every query."""
     for name in ("www.example.com", "missing.example.com"):
         response = ask(name, "A")
         assert {rrset.ttl for rrset in (*response.answer, *response.authority)} == {0}
@@ -122,7 +129,7 @@ def test_dns_records_have_ttl_zero() -> None:
 
 @pytest.mark.parametrize("tail", [b"", b"\xff", b"\0\0\0\x01", b"\3www"])
 def test_malformed_dns_query_gets_formerr(tail: bytes) -> None:
-    """A query that cannot be parsed gets FORMERR under its own id."""
+    """A query that cannot be parsed gets a FORMERR reply with the query's id."""
     head = b"\x12\x34" + b"\x01\x00" + b"\0\x01\0\0\0\0\0\0"
     wire, asked = ZONE.answer(head + tail, udp=True)
     assert wire is not None
@@ -149,7 +156,7 @@ def test_dns_server_ignores_responses(wire: bytes) -> None:
 def test_unsupported_dns_query_gets_its_error_code(
     query: dns.message.Message, rcode: dns.rcode.Rcode
 ) -> None:
-    """Updates, empty queries and other classes get different response codes."""
+    """An update, a query without a question and a query of another class get different errors."""
     wire, _ = ZONE.answer(query.to_wire(), udp=True)
     assert wire is not None
     assert dns.message.from_wire(wire).rcode() == rcode
@@ -157,7 +164,7 @@ def test_unsupported_dns_query_gets_its_error_code(
 
 @given(wire=st.binary(max_size=200), keep=st.integers(0, 40))
 def test_dns_server_survives_arbitrary_bytes(wire: bytes, keep: int) -> None:
-    """Invalid bytes, also after a valid header, get a DNS reply or none."""
+    """Arbitrary bytes, even after a valid header, get a DNS reply or none, but no crash."""
     head = dns.message.make_query("www.example.com", "A", use_edns=0).to_wire()[:keep]
     answer, _ = ZONE.answer(head + wire, udp=True)
     if answer is not None:

@@ -1,6 +1,6 @@
-"""Tests of the guard, which names leaks and changed bystanders.
+"""Tests of the leak guard, which names leaks and changed bystanders.
 
-tests/world/test_snapshot.py has the kinds of kernel state.
+`tests/world/test_snapshot.py` covers each kind of kernel state.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TABLE = nftables.Table("inet", "leak")
 
 
 def netlink(plant: list[Request], undo: list[Request], *, place: str = HOST) -> Plant:
-    """Return a function that changes the host by rtnetlink requests."""
+    """Return a function that leaves a leak by rtnetlink; the function's result removes the leak."""
 
     def planted(world: World) -> Callable[[World], object]:
         _send(world.namespaces[place], plant)
@@ -54,7 +54,7 @@ def _send(space: NetNS, requests: list[Request]) -> None:
 
 
 def sysctls(key: str, value: int, *, place: str = HOST) -> Plant:
-    """Return a function that sets a sysctl to another value."""
+    """Return a function that changes a sysctl; the function's result restores the value."""
 
     def planted(world: World) -> Callable[[World], object]:
         before = netns.read_sysctls(world.namespaces[place], [key])[key]
@@ -82,7 +82,7 @@ def a_process(world: World) -> Callable[[World], object]:
 
 
 def a_descriptor(world: World) -> Callable[[World], object]:
-    """Open a descriptor in the host's server that keeps a netns without processes alive."""
+    """Open a descriptor in the host's server, which keeps a netns without processes alive."""
     fd = world.host.call(_namespace_kept)
     return lambda world: world.host.call(os.close, fd)
 
@@ -132,7 +132,7 @@ CHANGES: dict[str, Plant] = {
 
 
 def test_closed_namespace_descriptor_is_no_leak(world: World) -> None:
-    """A namespace that a server briefly holds open when a test begins is no leak."""
+    """A namespace that a server briefly holds open at the start of a test is no leak."""
     let_go = a_descriptor(world)
     with LeakGuard(world) as guard:
         guard.begin()
@@ -144,7 +144,7 @@ def test_closed_namespace_descriptor_is_no_leak(world: World) -> None:
 def test_leak_guard_names_leftover_and_repairs_nothing(
     guard: LeakGuard, world: World, told: str
 ) -> None:
-    """The guard names a leftover as a violation of LIFE-1 and repairs nothing."""
+    """The guard reports a leftover as a violation of LIFE-1, and does not remove it."""
     _assert_found(guard, world, LEAKS[told], told, LEFT_BEHIND)
 
 
@@ -152,7 +152,7 @@ def test_leak_guard_names_leftover_and_repairs_nothing(
 def test_leak_guard_names_changed_bystander_state(
     guard: LeakGuard, world: World, told: str
 ) -> None:
-    """The guard names a changed state of a bystander as a violation of BYS-1."""
+    """The guard reports changed state of a bystander as a violation of BYS-1."""
     _assert_found(guard, world, CHANGES[told], told, BYSTANDER)
 
 
@@ -171,9 +171,9 @@ def _assert_found(guard: LeakGuard, world: World, plant: Plant, told: str, broke
 
 
 def test_leak_guard_names_leftover_cgroup(world: World, tmp_path: Path) -> None:
-    """The guard names a leftover cgroup below the given directory.
+    """The guard reports a leftover cgroup below the given directory.
 
-    Not every user has a cgroup.
+    The test uses an ordinary directory, as not every user has a cgroup.
     """
     surroundings = Surroundings(world.host.pid, tmp_path)
     before = dict(surroundings.things(surroundings.take()))
@@ -183,9 +183,9 @@ def test_leak_guard_names_leftover_cgroup(world: World, tmp_path: Path) -> None:
 
 
 def test_process_that_ends_during_a_scan_is_skipped(tmp_path: Path) -> None:
-    """A process that ends during a scan is skipped.
+    """A process that ends during a scan of /proc is skipped.
 
-    Without a name it could not be matched by a runtime's exceptions later.
+    Its name is unknown, so it could not be compared with the runtime's exceptions.
     """
     for pid in ("7", "8", "9"):
         (tmp_path / pid).mkdir()
@@ -199,20 +199,23 @@ def test_process_that_ends_during_a_scan_is_skipped(tmp_path: Path) -> None:
     [("S", 0, 0, False), ("Z", 0, 0, True), ("R", 4, 0, True), ("D", 0, 256, True)],
     ids=["asleep", "a zombie", "exiting", "to be killed"],
 )
-def test_ending_process_is_recognized_by_proc_stat(
+def test_ending_process_is_recognised_by_proc_stat(
     tmp_path: Path, state: str, flags: int, pending: int, *, found: bool
 ) -> None:
-    """Fields 3, 9 and 31 of proc_pid_stat(5) show an ending process of any name."""
+    """An ending process is recognised by fields 3, 9 and 31 of proc_pid_stat(5).
+
+    The name of the process does not matter.
+    """
     rest = [state, *["1", "2", "3", "4", "5"], str(flags), *["7"] * 21, str(pending), *["0"] * 21]
     (tmp_path / "stat").write_text(f"41 (a) (b c) {' '.join(rest)}\n")
     assert ends(str(tmp_path)) == found
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_leak_guard_names_flows_and_neighbours_of_removed_container(
+def test_guard_reports_flows_and_neighbours_of_removed_container(
     guard: LeakGuard, scene: Scene, family: Family
 ) -> None:
-    """Flows and neighbours of an address without an owner are leaks."""
+    """Conntrack flows and neighbour entries of a removed container's address are leaks."""
     scene.network("lan", ipv6=True)
     scene.container("stays", Bridge("lan"))
     bridge = scene.runtime.network_facts("lan").interface
@@ -231,7 +234,7 @@ def test_leak_guard_names_flows_and_neighbours_of_removed_container(
 def test_flows_of_running_containers_cause_no_conntrack_dump(
     guard: LeakGuard, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only flows of removed containers cause a dump of conntrack.
+    """The guard dumps the conntrack table only for flows of removed containers.
 
     A dump of the whole table takes milliseconds.
     """
@@ -253,10 +256,13 @@ def _flows(scene: Scene) -> list[Flow]:
         return conntrack.all()
 
 
-def test_declared_traces_of_a_container_are_no_leak(
+def test_permitted_flows_and_neighbours_of_a_container_are_no_leak(
     guard: LeakGuard, scene: Scene, allow: Callable[..., None]
 ) -> None:
-    """Flows and neighbours are no leak if the dialect permits them; links always are."""
+    """Flows and neighbour entries are no leak if the runtime's dialect permits them.
+
+    Leftover links are always a leak.
+    """
     scene.network("lan", ipv6=True)
     scene.container("stays", Bridge("lan"))
     allow(traces="left")
@@ -279,9 +285,10 @@ def test_reordered_rules_in_runtime_tables_are_no_leak(
     *,
     named: bool,
 ) -> None:
-    """Reordered rules in a runtime's own tables are no leak, as a restarted daemon does so.
+    """Reordered rules in a runtime's own tables are no leak.
 
-    Other tables and changed rules are violations.
+    A restarted daemon may reorder them. Changed rules, or reordered rules in other tables, are
+    violations.
     """
     _load(world, 80, 443, named=named)
     allow(tables=tables)
@@ -299,7 +306,10 @@ def test_reordered_rules_in_runtime_tables_are_no_leak(
 
 
 def _load(world: World, *ports: int, named: bool) -> None:
-    """Load a chain in the host that accepts these ports, in that order; rules may have names."""
+    """Load a chain in the host that accepts these ports, in the given order.
+
+    If `named` is true, each rule has a comment.
+    """
     with nftables.Nft(world.namespaces[HOST]) as opened:
         opened.apply(
             [nftables.add_table(TABLE), nftables.del_table(TABLE), nftables.add_table(TABLE)]
@@ -317,7 +327,7 @@ def _load(world: World, *ports: int, named: bool) -> None:
 
 
 def _remove_and_remember(name: str) -> None:
-    """Remove a container as mydocker does, but leave its flows and neighbours."""
+    """Remove a container as mydocker does, but keep its flows and neighbour entries."""
     forget = endpoint.forget
     endpoint.forget = lambda *_: None
     try:

@@ -1,4 +1,4 @@
-"""Tests of resources that end some time after the runtime's command, and their bounds."""
+"""Tests of the guard's time limits for resources that outlive the runtime's command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ SOON = 0.1
 def test_only_declared_fleeting_process_may_end_by_itself(
     guard: LeakGuard, world: World, allow: Callable[..., None]
 ) -> None:
-    """The end of a process that matches no declared pattern is a violation."""
+    """A process may end by itself only if it matches a declared pattern of fleeting processes.
+
+    The end of any other process is a violation.
+    """
     for pattern in ("process * (sleep)", "process * (other)"):
         pid = world.host.spawn(["sleep", "60"], log="/dev/null")
         allow(fleeting=(pattern,))
@@ -36,7 +39,7 @@ def test_only_declared_fleeting_process_may_end_by_itself(
 def test_declared_fleeting_process_has_longer_time_to_end(
     guard: LeakGuard, world: World, allow: Callable[..., None], pattern: str
 ) -> None:
-    """A declared fleeting process has a longer bound than other leftovers."""
+    """A declared fleeting process has more time to end than other leftovers."""
     allow(fleeting=(pattern,))
     with (
         contextlib.nullcontext()
@@ -47,20 +50,20 @@ def test_declared_fleeting_process_has_longer_time_to_end(
         world.host.spawn(["sleep", str(10 * SOON)], log="/dev/null")
 
 
-def test_effects_of_ended_process_have_the_usual_bound(
+def test_effects_of_ended_process_have_the_usual_time_limit(
     guard: LeakGuard, world: World, allow: Callable[..., None]
 ) -> None:
-    """The bound for a process's effects starts when the process ends."""
+    """The time limit for a process's effects starts when the process ends."""
     allow(fleeting=("process *",))
     leaves = f"sleep {5 * SOON}; ip link add late type bridge; sleep {SOON / 2}; ip link del late"
     with guard.holding(bound=2 * SOON):
         world.host.spawn(["sh", "-c", leaves], log="/dev/null")
 
 
-def test_fleeting_process_does_not_extend_bound_of_other_leftovers(
+def test_fleeting_process_does_not_extend_limit_of_other_leftovers(
     guard: LeakGuard, world: World, allow: Callable[..., None]
 ) -> None:
-    """Other leftovers have the same bound beside a fleeting process as without."""
+    """A fleeting process does not give other leftovers more time."""
     allow(fleeting=("process *",))
     add = "ip link add stays type bridge; exec sleep 60"
     pid = 0
@@ -80,7 +83,7 @@ def test_process_that_is_ending_when_a_test_begins_is_no_leak(
 ) -> None:
     """A process that is ending when a test begins is no leak.
 
-    The process is a zombie of a runtime command until its parent waits for it.
+    An example is a runtime's command, a zombie until its parent waits for it.
     """
     pid = world.host.call(_ended)
     with guard.holding(bound=SOON):

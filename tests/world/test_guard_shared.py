@@ -1,4 +1,8 @@
-"""Tests of the guard for shared resources: from before the first until after the last."""
+"""Tests of the guard with shared scenes.
+
+A scene is the networks and containers of a test. The guard checks a shared scene's resources before
+its first and after its last test.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ LINK = 999
 
 @pytest.fixture
 def guard(world: World) -> Iterator[LeakGuard]:
-    """Return a guard besides the one that guards these tests themselves."""
+    """Return a second guard, separate from the guard of these tests."""
     with LeakGuard(world) as made:
         yield made
 
@@ -33,20 +37,20 @@ def send(world: World, *requests: Request) -> None:
 
 @contextmanager
 def route(world: World) -> Iterator[None]:
-    """Add a route for the time of the body."""
+    """Add a route while the body runs."""
     send(world, made := rtnetlink.add_blackhole(SUBNET))
     yield
     send(world, made._replace(kind=rtnetlink.RTM_DELROUTE, flags=0))
 
 
 def a_test(guard: LeakGuard) -> None:
-    """Run a test that changes nothing."""
+    """Run the guard's checks for a test that changes nothing."""
     guard.begin()
     guard.check()
 
 
 def test_shared_scene_is_no_leak_of_any_test(guard: LeakGuard, world: World) -> None:
-    """A shared scene is no leak of a test before, during or after the scene."""
+    """The guard reports no leak for tests that run before, during or after a shared scene."""
     a_test(guard)
     guard.share()
     with route(world):
@@ -59,10 +63,10 @@ def test_shared_scene_is_no_leak_of_any_test(guard: LeakGuard, world: World) -> 
     a_test(guard)
 
 
-def test_leftover_of_shared_scene_is_found_when_the_last_one_ends(
+def test_leftover_of_shared_scenes_is_reported_after_the_last_scene(
     guard: LeakGuard, world: World
 ) -> None:
-    """A leftover of shared scenes is reported once, when the last of them ends."""
+    """A leftover of shared scenes is reported once, after the last of them ends."""
     guard.share()
     guard.share()
     with route(world):
@@ -75,8 +79,8 @@ def test_leftover_of_shared_scene_is_found_when_the_last_one_ends(
         guard.unshare()
 
 
-def test_leak_between_two_tests_is_found(guard: LeakGuard, world: World) -> None:
-    """The guard covers the creation and the removal of shared scenes between tests."""
+def test_leak_between_two_tests_is_reported(guard: LeakGuard, world: World) -> None:
+    """The guard also checks between two tests, when shared scenes are created and removed."""
     a_test(guard)
     with route(world):
         guard.share()
@@ -87,7 +91,7 @@ def test_leak_between_two_tests_is_found(guard: LeakGuard, world: World) -> None
 def test_tentative_address_in_first_snapshot_is_no_leak(guard: LeakGuard, world: World) -> None:
     """A tentative address in the first snapshot is no leak.
 
-    Its route appears after duplicate address detection.
+    The kernel adds the address's route only after duplicate address detection.
     """
     send(
         world,

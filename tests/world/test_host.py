@@ -1,4 +1,4 @@
-"""Tests of a host seen from inside, and of calls into it."""
+"""Tests of a host's namespaces and files, and of function calls into the host."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ from tests.world.hosts import KINDS, RESOLVER, WITHIN, look, started
 # --- namespaces and files --------------------------------------------------------
 
 
-def test_host_has_namespaces_and_processes_of_its_own(host: HostMachine) -> None:
-    """A host has its own namespaces of each kind; init is pid 1, the server is pid 2."""
+def test_host_has_its_own_namespaces_and_processes(host: HostMachine) -> None:
+    """A host has its own namespace of each kind.
+
+    The host's init is pid 1 and its server is pid 2.
+    """
     seen = host.call(look)
     assert (seen["pid"], seen["parent"], seen["processes"]) == (2, 1, [1, 2])
     assert (seen["hostname"], seen["cwd"]) == (HOSTNAME, "/")
@@ -38,7 +41,7 @@ def test_host_has_namespaces_and_processes_of_its_own(host: HostMachine) -> None
 def test_process_that_enters_the_host_is_in_its_cgroup(host: HostMachine) -> None:
     """A process that enters the host is in the host's cgroup.
 
-    Some runtimes create their cgroups below that of the caller.
+    Some runtimes create their cgroups below the cgroup of their caller.
     """
     assert at_once(host, [_cgroup]) == [host.call(_cgroup)]
 
@@ -49,7 +52,7 @@ def _cgroup() -> str:
 
 
 def test_host_inherits_no_file_descriptor(host: HostMachine, tmp_path: Path) -> None:
-    """The host holds no descriptor of the process that started it."""
+    """The host's processes inherit no descriptor of the process that started the host."""
     with (tmp_path / "ours").open("w") as file:
         os.set_inheritable(file.fileno(), True)
         other = started()
@@ -67,9 +70,9 @@ def _open(host: HostMachine) -> dict[str, str]:
 
 
 def test_host_has_resolv_conf_and_hosts_of_the_world(host: HostMachine) -> None:
-    """The host has the world's resolv.conf and hosts file.
+    """The host has the resolv.conf and hosts file of the world.
 
-    Other files in /etc are those of the machine.
+    All other files in /etc are those of the machine.
     """
     said = host.run(["cat", "/etc/resolv.conf", "/etc/hosts", "/etc/hostname"]).stdout
     assert (
@@ -79,7 +82,7 @@ def test_host_has_resolv_conf_and_hosts_of_the_world(host: HostMachine) -> None:
 
 
 def test_changes_in_etc_stay_inside_the_host() -> None:
-    """A change in the host's /etc affects neither the machine nor another host."""
+    """A changed file in the host's /etc is changed neither on the machine nor in another host."""
     before = _of_etc()
     one, other = started(), started()
     try:
@@ -113,13 +116,16 @@ def _add(one: int, *, other: int) -> int:
 
 
 def test_host_call_returns_the_result(host: HostMachine) -> None:
-    """A call into the host passes arguments of both kinds and returns large results."""
+    """A function call in the host accepts positional and keyword arguments.
+
+    The call can return large results.
+    """
     assert host.call(_add, 1, other=2) == 3
     assert host.call(bytes, 3_000_000) == bytes(3_000_000)
 
 
 class Picky(Exception):
-    """An exception that cannot be made from its own arguments."""
+    """An exception that cannot be created again from its `args`."""
 
     def __init__(self, one: str, other: str) -> None:
         super().__init__(f"{one} and {other}")
@@ -149,7 +155,10 @@ def _raise(what: str) -> NoReturn:
 def test_host_call_raises_remote_exception_with_traceback(
     host: HostMachine, what: str, kind: type[Exception], said: str
 ) -> None:
-    """An exception in the host is raised in the caller with the remote traceback as a note."""
+    """An exception in the host is raised in the caller.
+
+    The exception has the host's traceback as a note.
+    """
     with pytest.raises(kind) as caught:
         host.call(_raise, what)
     assert type(caught.value) is kind
@@ -169,7 +178,10 @@ def _add_later() -> int:
 
 
 def test_host_call_survives_unpicklable_values(host: HostMachine) -> None:
-    """A result, an argument or a function that cannot be pickled raises an error."""
+    """A result, argument or function that cannot be pickled raises an error.
+
+    The host still serves the next call.
+    """
     with pytest.raises(TypeError, match="cannot pickle"):
         host.call(_socket)
     with pytest.raises(TypeError, match="cannot pickle"):
@@ -182,7 +194,7 @@ def test_host_call_survives_unpicklable_values(host: HostMachine) -> None:
 def test_host_call_of_unknown_function_raises(
     doomed: HostMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call of an unknown function raises, and the host serves the next call."""
+    """A call of an unknown function raises, and the host still serves the next call."""
     doomed.call(_add, 1, other=1)  # from here on the module is loaded there as it is now
     monkeypatch.setattr(sys.modules[__name__], "_made_later", _add_later, raising=False)
     monkeypatch.setattr(_add_later, "__qualname__", "_made_later")
@@ -192,7 +204,7 @@ def test_host_call_of_unknown_function_raises(
 
 
 class Interrupted(BaseException):
-    """Exception of a test time limit, which can be raised at any point."""
+    """Exception such as that of a test time limit, which may be raised at any point."""
 
 
 def _wait_for_word(port: int) -> str:
@@ -204,7 +216,7 @@ def _wait_for_word(port: int) -> str:
 
 
 def test_interrupted_host_call_does_not_affect_the_next(doomed: HostMachine) -> None:
-    """The call after an interrupted one gets its own result."""
+    """After an interrupted function call, the next call gets its own result."""
     with Netlink(doomed.netns) as netlink:
         netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])
 
@@ -212,7 +224,7 @@ def test_interrupted_host_call_does_not_affect_the_next(doomed: HostMachine) -> 
         raise Interrupted
 
     def interrupt_call() -> None:
-        """Interrupt the call here once it runs inside, and let it end there."""
+        """Interrupt the caller while its function runs in the host, then let the function end."""
         _, inside = listener.recvfrom(10)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
         assert interrupted.wait(WITHIN)

@@ -1,4 +1,4 @@
-"""Tests of commands, daemons and orphans in a host, and of its end."""
+"""Tests of a host's commands, daemons and orphans, and of the host's end."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def _add(one: int, *, other: int) -> int:
 
 
 def test_command_result_has_output_exit_code_and_duration(host: HostMachine) -> None:
-    """A command's result has output, exit code and duration.
+    """A command's result has its output, exit code and duration.
 
-    A signal has its negative number, and bytes that are no UTF-8 are replaced.
+    The exit code of a signal is its negative number. Bytes that are not UTF-8 are replaced.
     """
     before = time.time()
     done = host.run(
@@ -60,7 +60,7 @@ def test_command_result_has_output_exit_code_and_duration(host: HostMachine) -> 
 def test_command_that_cannot_start_raises_the_kernels_error(
     host: HostMachine, argv: list[str], kind: type[OSError]
 ) -> None:
-    """A command or daemon that cannot start raises the kernel's error with its name."""
+    """If a command or daemon cannot start, the error has the kernel's reason and the name."""
     with pytest.raises(kind, match=argv[0]):
         host.run(argv)
     with pytest.raises(kind, match=argv[0]):
@@ -81,9 +81,9 @@ def test_command_that_cannot_start_raises_the_kernels_error(
 def test_command_timeout_kills_the_process_group(
     doomed: HostMachine, script: str, said: str
 ) -> None:
-    """A timeout kills the command's process group, and the error has the output so far.
+    """A timeout kills the command's process group; the error has the output up to then.
 
-    An orphan in another group does not prolong the timeout.
+    An orphan in another group does not prolong the wait.
     """
     with pytest.raises(TimeoutError, match=rf"sh -c .* within 1\.0 s.*{said}"):
         doomed.run(["sh", "-c", script], timeout=1.0)
@@ -92,7 +92,7 @@ def test_command_timeout_kills_the_process_group(
 
 
 def _wait_until_alone() -> list[int]:
-    """Wait until only init and server remain; return all processes."""
+    """Wait until only init and the server remain; return all processes."""
     deadline = time.monotonic() + WITHIN
     while True:
         found = [int(name) for name in os.listdir("/proc") if name.isdigit()]
@@ -103,9 +103,9 @@ def _wait_until_alone() -> list[int]:
 
 @pytest.mark.parametrize("stream", ["", ">&2"])
 def test_command_with_endless_output_is_killed(doomed: HostMachine, stream: str) -> None:
-    """A command with endless output is killed before its timeout.
+    """A command that prints without end is killed before its timeout.
 
-    The error contains the beginning of the output.
+    The error has the beginning of the output.
     """
     began = time.monotonic()
     with pytest.raises(OutputTooLong, match=r"sh -c .* printed more than 4 MiB.*'ha\\nha.* killed"):
@@ -115,9 +115,9 @@ def test_command_with_endless_output_is_killed(doomed: HostMachine, stream: str)
 
 
 def test_command_input_may_exceed_the_pipe_buffer(host: HostMachine) -> None:
-    """Input beyond the pipe buffer passes while output is read.
+    """A command may get more input than a pipe buffer holds, while its output is read.
 
-    A command need not read all its input.
+    The command may also leave input unread.
     """
     text = b"0123456789abcdef" * 40_000
     assert host.run(["cat"], stdin=text).stdout.encode() == text
@@ -143,7 +143,10 @@ def _await_text(path: str, text: str) -> bool:
 
 
 def test_daemon_survives_the_call_and_is_reaped_by_init(doomed: HostMachine) -> None:
-    """A daemon survives its call, writes to its log and is reaped by init."""
+    """A daemon survives the call that starts it, and writes to its log.
+
+    After its end the host's init reaps it.
+    """
     script = "echo up $COLOUR; echo moan >&2; exec sleep 1000"
     pid = doomed.spawn(["sh", "-c", script], log="/run/daemon.log", env={"COLOUR": "red"})
     assert doomed.call(_await_text, "/run/daemon.log", "up red\nmoan\n")
@@ -158,7 +161,7 @@ def test_daemon_survives_the_call_and_is_reaped_by_init(doomed: HostMachine) -> 
 # --- the end ------------------------------------------------------------------------
 
 
-def test_host_stop_leaves_no_process(doomed: HostMachine) -> None:
+def test_host_stop_ends_all_processes(doomed: HostMachine) -> None:
     """Init, server, daemons and their children have ended when `stop` returns."""
     doomed.spawn(["sh", "-c", "sleep 1000 & setsid sleep 1000"], log="/run/x")
     inside = members(doomed.pid)
@@ -178,8 +181,11 @@ def _die() -> None:
 
 
 @pytest.mark.parametrize("who", ["init", "server"])
-def test_call_to_a_dead_host_raises(doomed: HostMachine, who: str) -> None:
-    """A call to a dead host raises an error with its name; the host can still be stopped."""
+def test_call_to_a_dead_host_raises_an_error(doomed: HostMachine, who: str) -> None:
+    """A call to a dead host raises an error with the host's name.
+
+    The host can still be stopped.
+    """
     doomed.spawn(["sleep", "1000"], log="/run/x")
     inside, end = members(doomed.pid), os.pidfd_open(doomed.pid)
     if who == "init":
@@ -202,7 +208,7 @@ def _pause() -> None:
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_host_ends_when_its_parent_is_killed(*, busy: bool) -> None:
-    """All processes in the host end when its parent is killed, also during a call."""
+    """All processes of the host end when the host's parent is killed, even during a call."""
     read, write = os.pipe()
     parent = quiet_fork()
     if parent == 0:
@@ -237,13 +243,16 @@ def _namespaces(host: HostMachine) -> dict[str, object]:
 
 
 def test_process_enters_all_namespaces_of_the_host(host: HostMachine) -> None:
-    """A process enters all namespaces of the host, and its host calls run in the process."""
+    """A process that enters the host is in all its namespaces.
+
+    Function calls to the host then run in this process.
+    """
     expected = {kind: host.namespace(kind)[1] for kind in KINDS}
     assert at_once(host, [partial(_namespaces, host)]) == [{**expected, "calls": True}]
 
 
 def test_failed_host_start_leaves_no_process() -> None:
-    """An error during a host's start is raised in the caller, and leaves no process."""
+    """An error during a host's start is raised in the caller, and no process is left."""
     hosts = {"::1": "Z\N{LATIN SMALL LETTER U WITH DIAERESIS}rich"}
     processes, space = family(), os.stat("/proc/self/ns/pid_for_children").st_ino
     with nothing_stays_open(), pytest.raises(UnicodeEncodeError) as caught:
@@ -254,7 +263,10 @@ def test_failed_host_start_leaves_no_process() -> None:
 
 
 def test_host_start_in_foreign_pid_namespace_is_refused() -> None:
-    """A start is refused before any change if setns() back is not permitted."""
+    """A host does not start if setns() back to the former pid namespace is not permitted.
+
+    The refusal comes before any change.
+    """
     source = """
 import os
 from harness.world.host import HostMachine

@@ -1,4 +1,4 @@
-"""Tests of messages between two processes: whole, also if one end is interrupted."""
+"""Tests of messages between two processes, which stay whole if one end is interrupted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def ends() -> Iterator[tuple[Channel, Channel]]:
 
 @pytest.mark.parametrize("size", [0, 1, LARGEST, LARGEST + 1, 30 << 20])
 def test_rpc_messages_keep_content_and_order(ends: tuple[Channel, Channel], size: int) -> None:
-    """Messages of any size arrive whole and in order, without a concurrent reader."""
+    """Messages of any size arrive whole and in order.
+
+    The sender does not wait for a reader.
+    """
     here, there = ends
     messages = [(7, os.urandom(size)), (1 << 63, b"next")]
     for number, message in messages:
@@ -39,7 +42,7 @@ def test_rpc_messages_keep_content_and_order(ends: tuple[Channel, Channel], size
 
 
 def test_long_rpc_message_leaves_no_descriptor_open(ends: tuple[Channel, Channel]) -> None:
-    """The file of a long message is closed at both ends."""
+    """After a long message both ends have closed its file."""
     here, there = ends
     with nothing_stays_open():
         there.send(1, bytes(LARGEST + 1))
@@ -47,7 +50,7 @@ def test_long_rpc_message_leaves_no_descriptor_open(ends: tuple[Channel, Channel
 
 
 def test_rpc_skips_reply_to_an_interrupted_request(ends: tuple[Channel, Channel]) -> None:
-    """The request after an interrupted one gets its own reply."""
+    """After an interrupted request, the next request gets its own reply."""
     here, there = ends
     there.send(1, b"late")
     there.send(2, b"mine")
@@ -55,7 +58,7 @@ def test_rpc_skips_reply_to_an_interrupted_request(ends: tuple[Channel, Channel]
 
 
 def test_rpc_distinguishes_timeout_failure_and_end(ends: tuple[Channel, Channel]) -> None:
-    """A timeout, a failure and a closed channel raise different errors."""
+    """A timeout, a failed function and a closed channel raise different errors."""
     here, there = ends
     with pytest.raises(TimeoutError, match="no message"):
         here.ask(1, b"?", patience=0.01)
@@ -72,7 +75,7 @@ def test_rpc_distinguishes_timeout_failure_and_end(ends: tuple[Channel, Channel]
 
 
 def test_rpc_survives_interruption_at_any_instruction() -> None:
-    """Each request gets its own reply although signal handlers raise at random points."""
+    """Each request gets its own reply, although a signal handler raises at random points."""
 
     def cut(_: int, frame: FrameType | None) -> None:
         while frame:

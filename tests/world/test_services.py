@@ -1,4 +1,4 @@
-"""Tests of the replies of the world's services, over real packets."""
+"""Tests of the replies of the world's services to real packets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("services")
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_udp_echo_names_sender_and_receiver(client: NetNS, family: Family) -> None:
-    """The UDP echo replies with a line that names sender and receiver."""
+    """The reply of the UDP echo is a line that names the sender and the receiver."""
     with datagrams(client, family, "echo") as sock:
         sock.send(b"caf\xe9 \x00")
         seen = json.loads(sock.recv(4096))
@@ -44,7 +44,7 @@ def test_udp_echo_names_sender_and_receiver(client: NetNS, family: Family) -> No
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_udp_echo_answers_the_largest_datagram(client: NetNS, family: Family) -> None:
-    """The reply to the largest datagram, which is fragmented, has its whole size."""
+    """The reply to the largest UDP datagram, which is fragmented, has the full size."""
     with datagrams(client, family, "echo") as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
         sock.send(b"\xff" * 65507)
@@ -54,7 +54,7 @@ def test_udp_echo_answers_the_largest_datagram(client: NetNS, family: Family) ->
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tcp_echo_names_the_client_and_returns_all_bytes(client: NetNS, family: Family) -> None:
-    """The TCP echo sends a line with the client's name, then all bytes until the end."""
+    """The TCP echo sends a line with the client's address, then returns all bytes."""
     with stream(client, family, "echo") as sock, sock.makefile("rb") as lines:
         assert json.loads(lines.readline()) == {
             "you": list(sock.getsockname()[:2]),
@@ -68,7 +68,7 @@ def test_tcp_echo_names_the_client_and_returns_all_bytes(client: NetNS, family: 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_discard_reports_size_and_checksum(client: NetNS, family: Family) -> None:
-    """The discard service reports size and checksum after the last byte."""
+    """The discard service reports the size and checksum of the data after its last byte."""
     digest, size = hashlib.sha256(), 3_000_001
     with stream(client, family, "discard") as sock:
         for chunk in bulk(size):
@@ -84,16 +84,16 @@ def test_discard_reports_size_and_checksum(client: NetNS, family: Family) -> Non
 def test_chargen_sends_the_requested_number_of_bytes(
     client: NetNS, family: Family, size: int
 ) -> None:
-    """Chargen sends exactly the requested number of bytes of `bulk`."""
+    """Chargen sends exactly the requested number of bytes of its bulk data."""
     with stream(client, family, "chargen") as sock:
         sock.sendall(f"{size}\n".encode())
         assert everything(sock) == b"".join(bulk(size))
 
 
 def test_chunks_of_bulk_data_are_distinct() -> None:
-    """The chunks of bulk data are distinct.
+    """No two chunks of the bulk data are equal.
 
-    A segment in the wrong place therefore changes the checksum of the whole.
+    A TCP segment in the wrong place therefore changes the checksum.
     """
     chunks = list(bulk(1 << 20))
     assert len(set(chunks)) == len(chunks) > 1
@@ -101,14 +101,14 @@ def test_chunks_of_bulk_data_are_distinct() -> None:
 
 @pytest.mark.parametrize("asked", [b"many\n", b"\n", b"-1\n", b"9" * 40])
 def test_chargen_explains_its_format_on_invalid_request(client: NetNS, asked: bytes) -> None:
-    """A chargen request without a valid number gets a reply that explains the format."""
+    """A chargen request without a valid number gets a reply that explains the request's format."""
     with stream(client, 4, "chargen") as sock:
         sock.sendall(asked)
         assert everything(sock).startswith(b"? how many bytes")
 
 
 def test_slow_client_does_not_delay_other_clients(services: Services, client: NetNS) -> None:
-    """Other clients are served and recorded while one client does not read."""
+    """While one client does not read, other clients get replies and are recorded."""
     mark = services.mark()
     with stream(client, 4, "chargen") as slow, stream(client, 4, "echo") as other:
         slow.sendall(b"100000000\n")
@@ -121,7 +121,7 @@ def test_slow_client_does_not_delay_other_clients(services: Services, client: Ne
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_http_page_names_client_host_and_path(client: NetNS, family: Family) -> None:
-    """The page contains the client's address, the requested host and the path."""
+    """The HTTP page shows the client's address, the requested host and the path."""
     connection = http.client.HTTPConnection("www.example.com")
     connection.sock = stream(client, family, "http")
     connection.request("GET", "/some/page?x=1")
@@ -142,8 +142,10 @@ def test_http_page_names_client_host_and_path(client: NetNS, family: Family) -> 
         (b"GET /" + b"x" * 70000, b"414"),
     ],
 )
-def test_http_request_gets_its_status(client: NetNS, request_: bytes, status: bytes) -> None:
-    """HEAD gets only the header; unknown methods and malformed requests are refused."""
+def test_http_request_gets_the_status_of_its_method(
+    client: NetNS, request_: bytes, status: bytes
+) -> None:
+    """HEAD returns only the header; unknown methods and malformed requests get an error status."""
     with stream(client, 4, "http") as sock:
         sock.sendall(request_)
         head, _, body = everything(sock).partition(b"\r\n\r\n")
@@ -151,8 +153,8 @@ def test_http_request_gets_its_status(client: NetNS, request_: bytes, status: by
     assert not (body and request_.startswith(b"HEAD"))
 
 
-def test_http_response_survives_excess_request_data(client: NetNS) -> None:
-    """A client that keeps sending can still read the response."""
+def test_http_response_is_readable_despite_excess_request_data(client: NetNS) -> None:
+    """A client that sends too much data can still read the response."""
     with stream(client, 4, "http") as sock:
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n" + b"x" * 100_000)
         assert b"200 OK" in everything(sock)
@@ -189,8 +191,8 @@ def test_sentinel_dns_query_is_answered_and_recorded(
     ]
 
 
-def test_dns_queries_over_tcp_may_be_split_or_joined(client: NetNS) -> None:
-    """Every DNS query on a TCP connection gets a reply, however its bytes are segmented."""
+def test_dns_queries_over_tcp_may_be_segmented_in_any_way(client: NetNS) -> None:
+    """Every DNS query on a TCP connection gets a reply, in whatever segments it arrives."""
     queries = [
         dns.message.make_query("www.example.com", kind, id=number)
         for number, kind in enumerate(("A", "AAAA", "MX"))
@@ -205,8 +207,8 @@ def test_dns_queries_over_tcp_may_be_split_or_joined(client: NetNS) -> None:
     assert all(query.is_response(answer) for query, answer in zip(queries, answers, strict=True))
 
 
-def test_invalid_dns_stream_is_closed(client: NetNS) -> None:
-    """A TCP stream that is not DNS is closed without a reply."""
+def test_tcp_stream_that_is_not_dns_is_closed(client: NetNS) -> None:
+    """A TCP stream to the DNS service that is not DNS is closed without a reply."""
     with stream(client, 4, "dns") as sock:
         sock.sendall(b"\0\3abc")
         assert everything(sock) == b""

@@ -1,4 +1,4 @@
-"""Tests of the record and the process of the world's services."""
+"""Tests of the services' record of visits, and of the services' process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("services")
 
 
 def test_services_record_every_visit(services: Services, client: NetNS) -> None:
-    """The record has the client, transport, service and address of each visit."""
+    """The record has each visit's client, transport, service and address."""
     mark, expected = services.mark(), []
     for family in FAMILIES:
         for service in TCP_PORTS:
@@ -66,7 +66,7 @@ def test_services_record_every_visit(services: Services, client: NetNS) -> None:
 
 
 def test_delivered_datagrams_are_in_the_record(services: Services, client: NetNS) -> None:
-    """The record since a mark has every datagram sent after the mark, and no earlier one."""
+    """The record since a given mark has exactly the datagrams that were sent after the mark."""
     with datagrams(client, 4, "echo") as sock:
         for count in (1, 100, 50):
             mark = services.mark()
@@ -79,7 +79,10 @@ def test_delivered_datagrams_are_in_the_record(services: Services, client: NetNS
 def test_client_without_return_route_is_recorded(
     services: Services, client: NetNS, namespaces: tuple[NetNS, NetNS]
 ) -> None:
-    """A datagram without a return route is recorded, and the next one gets a reply."""
+    """A datagram from a client without a return route is recorded.
+
+    The next datagram gets a reply.
+    """
     mark = services.mark()
     with Netlink(client) as netlink:
         netlink.send([rtnetlink.add_address(PORT, ip_interface("fd00:9::9/128"))])
@@ -111,7 +114,7 @@ def test_endless_transfer_does_not_delay_the_record(services: Services, client: 
 def test_datagram_from_a_service_port_is_not_answered(
     services: Services, client: NetNS, service: str
 ) -> None:
-    """A datagram whose source is a service's port is recorded, but gets no reply."""
+    """A datagram whose source port is a service's port is recorded, but gets no reply."""
     mark = services.mark()
     for port in UDP_PORTS.values():
         with client.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -136,13 +139,13 @@ def echoed(client: NetNS, served: str = SERVED[4]) -> object:
 
 @pytest.fixture
 def elsewhere() -> Iterator[tuple[Places, NetNS]]:
-    """Create a netns without services and a client on the same link."""
+    """Create a netns without services, and a client on the same link."""
     with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as (one, other):
         yield {"elsewhere": (one, [ip_address("192.0.2.1")])}, other
 
 
 def test_services_restart_on_the_same_ports(elsewhere: tuple[Places, NetNS]) -> None:
-    """Services restart on the same ports, despite lingering connections."""
+    """Services can restart on the same ports although earlier connections linger."""
     places, client = elsewhere
     for _ in range(2):
         with (
@@ -160,7 +163,10 @@ def test_services_restart_on_the_same_ports(elsewhere: tuple[Places, NetNS]) -> 
 def test_services_process_serves_several_namespaces(
     elsewhere: tuple[Places, NetNS], namespaces: tuple[NetNS, NetNS]
 ) -> None:
-    """One process serves each namespace under its own name, at once after the start."""
+    """One services process serves each namespace under the namespace's name.
+
+    It serves as soon as it has started.
+    """
     places, client = elsewhere
     both = {**places, "far": (namespaces[1], [ip_address(CLIENT[4])])}
     with Services.start(both) as services:
@@ -170,7 +176,7 @@ def test_services_process_serves_several_namespaces(
 
 
 def test_services_name_an_address_they_cannot_bind(elsewhere: tuple[Places, NetNS]) -> None:
-    """The error for an address that cannot be bound names the socket.
+    """If an address cannot be bound, the error names the socket.
 
     No descriptor stays open.
     """
@@ -182,12 +188,12 @@ def test_services_name_an_address_they_cannot_bind(elsewhere: tuple[Places, NetN
         Services.start({"elsewhere": (netns, wrong)})
 
 
-def test_services_process_inherits_neither_descriptors_nor_the_process_group(
+def test_services_process_inherits_no_descriptors_or_group(
     services: Services,
 ) -> None:
     """The services process holds only sockets, one epoll and /dev/null.
 
-    Ctrl-C does not reach it.
+    The process has its own process group, so Ctrl-C does not reach it.
     """
     assert os.getpgid(services.pid) == services.pid != os.getpgid(0)
     folder = f"/proc/{services.pid}/fd"
@@ -197,7 +203,7 @@ def test_services_process_inherits_neither_descriptors_nor_the_process_group(
 
 @pytest.mark.parametrize("use", [Services.mark, Services.visits, Services.queries, Services.stop])
 def test_request_to_killed_services_raises(elsewhere: tuple[Places, NetNS], use: Any) -> None:
-    """Any request to killed services raises an error that names the signal."""
+    """Any request to killed services raises an error, which names the signal."""
     services = Services.start(elsewhere[0])
     pidfd = os.pidfd_open(services.pid)
     os.kill(services.pid, signal.SIGKILL)
@@ -212,7 +218,7 @@ def test_request_to_killed_services_raises(elsewhere: tuple[Places, NetNS], use:
 def test_failed_services_process_reports_its_traceback(
     elsewhere: tuple[Places, NetNS], use: Any
 ) -> None:
-    """The error for a failed services process has its exit status and traceback."""
+    """If the services process fails, the error has its exit status and traceback."""
     services = Services.start(elsewhere[0], topology=cast("Topology", object()))
     pidfd = os.pidfd_open(services.pid)
     assert select.select([pidfd], [], [], PATIENCE)[0]
@@ -224,7 +230,10 @@ def test_failed_services_process_reports_its_traceback(
 def test_hanging_services_process_is_killed(
     elsewhere: tuple[Places, NetNS], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hanging services process is killed, and its late reply is an error."""
+    """A hanging services process is killed at the time limit.
+
+    Its late reply is an error.
+    """
     monkeypatch.setattr(module, "PATIENCE", 0.05)
     services = Services.start(elsewhere[0])
     os.kill(services.pid, signal.SIGSTOP)
@@ -235,7 +244,10 @@ def test_hanging_services_process_is_killed(
 
 
 def test_services_die_with_their_parent(elsewhere: tuple[Places, NetNS]) -> None:
-    """Even stopped services end when the process that started them is killed."""
+    """Services end when the process that started them is killed, even if they are stopped.
+
+    They may be stopped by SIGSTOP.
+    """
     read, write = os.pipe()
     parent = quiet_fork()
     if parent == 0:
@@ -256,10 +268,10 @@ def test_services_die_with_their_parent(elsewhere: tuple[Places, NetNS]) -> None
 @pytest.mark.parametrize("service", TCP_PORTS)
 @settings(max_examples=30, deadline=None)
 @given(pieces=st.lists(st.binary(max_size=300), max_size=4), reset=st.booleans())
-def test_services_survive_arbitrary_tcp_streams(
+def test_services_survive_arbitrary_tcp_data(
     services: Services, client: NetNS, service: str, pieces: list[bytes], *, reset: bool
 ) -> None:
-    """Services survive any bytes over TCP and any end of the connection."""
+    """Services survive any bytes over TCP, and any way to end the connection."""
     with stream(client, 4, service) as sock:
         if reset:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,4 +1,4 @@
-"""Tests of snapshots: every kind of kernel state, no values that change by themselves."""
+"""Tests of snapshots, which contain every kind of kernel state except fluctuating values."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ StateChange = Callable[[NetNS], None]
 
 @pytest.fixture
 def ends() -> Iterator[tuple[NetNS, NetNS]]:
-    """Make two namespaces and a veth pair between them.
+    """Make two namespaces with a veth pair between them.
 
-    IPv6 has no duplicate address detection, so its addresses are usable at once.
+    Duplicate address detection is off, so IPv6 addresses are usable at once.
     """
     with pair(["192.0.2.1/24"], ["192.0.2.2/24"]) as both:
         for space, address in zip(both, ("2001:db8::1/64", "2001:db8::2/64"), strict=True):
@@ -36,7 +36,7 @@ def ends() -> Iterator[tuple[NetNS, NetNS]]:
 
 
 def netlink(*requests: Request) -> StateChange:
-    """Return a change by rtnetlink."""
+    """Return a change of the kernel's state by rtnetlink."""
 
     def change(space: NetNS) -> None:
         with Netlink(space) as opened:
@@ -46,7 +46,7 @@ def netlink(*requests: Request) -> StateChange:
 
 
 def rules(*requests: Request) -> StateChange:
-    """Return a change by nfnetlink."""
+    """Return a change of the nftables rules by nfnetlink."""
 
     def change(space: NetNS) -> None:
         with nftables.Nft(space) as opened:
@@ -56,7 +56,7 @@ def rules(*requests: Request) -> StateChange:
 
 
 def sysctls(key: str, value: int) -> StateChange:
-    """Return a change that sets a sysctl to another value."""
+    """Return a change of the kernel's state that sets a sysctl to another value."""
     return lambda space: netns.write_sysctls(space, {f"net.{key}": value})
 
 
@@ -68,7 +68,7 @@ def forwarding_entry(space: NetNS) -> None:
 
 
 def discipline(space: NetNS) -> None:
-    """Make a hook for filters."""
+    """Attach a clsact queueing discipline, to which filters can be added."""
     with iproute(space) as ip:
         ip.tc("add", "clsact", index=PORT)
 
@@ -121,7 +121,7 @@ CHANGES: dict[str, StateChange] = {
 def test_snapshot_difference_names_the_change(ends: tuple[NetNS, NetNS], told: str) -> None:
     """The difference of two snapshots names each change.
 
-    Snapshots are compared by facts; the guard compares dumps message by message.
+    Parsed snapshots are compared, and also dumps, message by message as in the guard.
     """
     with Dumps(ends[0]) as dumps:
         before, raw = fixed("one", ends[0]).snapshot(), dumps.take()
@@ -132,7 +132,7 @@ def test_snapshot_difference_names_the_change(ends: tuple[NetNS, NetNS], told: s
             assert any(told in line for line in found), found
 
 
-def test_snapshot_difference_names_removed_address(ends: tuple[NetNS, NetNS]) -> None:
+def test_snapshot_difference_names_removed_address_as_gone(ends: tuple[NetNS, NetNS]) -> None:
     """The difference of two snapshots names a removed address as gone."""
     place = fixed("one", ends[0])
     before = place.snapshot()
@@ -142,9 +142,9 @@ def test_snapshot_difference_names_removed_address(ends: tuple[NetNS, NetNS]) ->
 
 
 def test_snapshot_notices_nft_table_removed_with_its_owner(ends: tuple[NetNS, NetNS]) -> None:
-    """A snapshot notices an nft table that its owner's end removes.
+    """A snapshot detects that a table was removed at the end of its owner.
 
-    The kernel does not increase the ruleset generation in this case.
+    The kernel does not increase the ruleset's generation in this case.
     """
     with Dumps(ends[0]) as dumps:
         before = dumps.take()
@@ -157,7 +157,7 @@ def test_snapshot_notices_nft_table_removed_with_its_owner(ends: tuple[NetNS, Ne
 
 
 def test_snapshot_notices_duplicate_policy_rule(ends: tuple[NetNS, NetNS]) -> None:
-    """A snapshot notices a second policy rule that is identical to the first."""
+    """A snapshot detects a second policy rule that is identical to the first."""
     once = rtnetlink.add_rule(4, iif="eth0", table=99, priority=7)
     netlink(once)(ends[0])
     with Dumps(ends[0]) as dumps:
@@ -172,12 +172,12 @@ def _of_rules(before: Raw, after: Raw) -> list[Told]:
     return [item for item in differences(before, after) if item.thing.startswith("rule 7 ")]
 
 
-def test_snapshot_formats_nothing_if_only_counters_change(
+def test_snapshot_formats_no_text_if_only_counters_change(
     ends: tuple[NetNS, NetNS], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A snapshot formats nothing if only counters and ages have changed.
+    """If only counters and ages have changed, a snapshot formats no text.
 
-    They always change, and formatting costs more than the dump.
+    They change all the time, and formatting takes longer than the dump.
     """
     one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
     netlink(rtnetlink.add_neighbour(PORT, ip_address("192.0.2.77"), "02:00:00:00:00:77"))(ends[0])
@@ -192,13 +192,16 @@ def test_snapshot_formats_nothing_if_only_counters_change(
 
 
 def _of_nft(before: Raw, after: Raw) -> list[str]:
-    """Return the changes of nft tables only: a new link may still get a route."""
+    """Return only the changes of nft tables, because a new link may still get a route."""
     found = differences(before, after)
     return [change.how for change in found if change.thing.startswith("nft table ")]
 
 
 def test_snapshot_ignores_counters_and_neighbour_states(ends: tuple[NetNS, NetNS]) -> None:
-    """Snapshots ignore counters, neighbour states and cached routes, which traffic changes."""
+    """Snapshots ignore counters, neighbour states and cached routes.
+
+    Traffic changes them without a configuration change.
+    """
     one, other = (fixed(name, space) for name, space in zip(("one", "other"), ends, strict=True))
     rules(*CHAIN, nftables.add_rule(TABLE, "input", nftables.counter()))(ends[0])
     before = one.snapshot()
@@ -207,7 +210,7 @@ def test_snapshot_ignores_counters_and_neighbour_states(ends: tuple[NetNS, NetNS
 
 
 def test_snapshot_ignores_the_carrier(ends: tuple[NetNS, NetNS]) -> None:
-    """Snapshots ignore the carrier, which depends on the peer and changes with a delay."""
+    """Snapshots ignore a link's carrier, which depends on the peer and changes with a delay."""
     place = fixed("one", ends[0])
     before = place.snapshot()
     netlink(rtnetlink.set_link(PORT, up=False))(ends[1])
@@ -224,7 +227,10 @@ def _exchange_packets(one: NetnsView, other: NetnsView) -> None:
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_snapshot_names_link_sysctls_as_in_procfs(ends: tuple[NetNS, NetNS], family: str) -> None:
-    """A snapshot names each link sysctl as its file, although the kernel numbers them."""
+    """A snapshot names a link's sysctl like its file in procfs.
+
+    The kernel's dump has only a number for it.
+    """
     facts = fixed("one", ends[0]).snapshot().facts
     start = f"sysctl net.{family}.conf.eth0."
     told = {key.removeprefix(start): facts[key]["value"] for key in facts if key.startswith(start)}
@@ -249,7 +255,7 @@ _IN_JIFFIES = {
 def test_snapshot_works_with_few_file_descriptors(
     ends: tuple[NetNS, NetNS], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a low descriptor limit, files are reopened for each snapshot."""
+    """With a low limit of file descriptors, each snapshot opens its files again."""
     space = ends[0]
     with Dumps(space) as roomy:
         with monkeypatch.context() as limited:
@@ -262,9 +268,9 @@ def test_snapshot_works_with_few_file_descriptors(
 
 
 def test_snapshot_notices_change_at_the_end_of_a_long_sysctl(ends: tuple[NetNS, NetNS]) -> None:
-    """A snapshot notices a change at the end of a long sysctl.
+    """A snapshot detects a change at the end of a long sysctl value.
 
-    A list such as ip_local_reserved_ports may have any length.
+    Lists such as ip_local_reserved_ports may have any length.
     """
     key = "net.ipv4.ip_local_reserved_ports"
     ports = ",".join(str(port) for port in range(10001, 10401, 2))
