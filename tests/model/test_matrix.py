@@ -227,7 +227,7 @@ def test_explanation_has_at_most_six_entries_and_counts_the_rest(
     """
     lines = explain(seen, expected)
     wrong = diff(seen, expected)
-    # A line of an entry's details stands further in, and may have an arrow of its own.
+    # The lines with an entry's details are indented more, and may have an arrow too.
     entries = [line for line in lines if " → " in line and re.match(r"  (?! )", line)]
     assert len(entries) <= 6
     assert bool(lines) == bool(wrong)

@@ -25,7 +25,7 @@ _FLAGS = (
 )
 GREEN = made.report(made.result(requirements=["BR-4", "BR-9", "HOST-1"]), name="other", version="3")
 WITHIN = 20_000
-"""Milliseconds in which a page must react, on the slowest machine."""
+"""Time limit in milliseconds for a page to react, on the slowest machine."""
 PHONE = {"width": 390, "height": 844}
 
 
