@@ -65,7 +65,7 @@ def test_matrix_equality_means_same_cells_and_kept_promises(
 
 @given(matrices(promises()).filter(len))
 def test_promised_cell_without_observation_is_a_difference(expected: Matrix[Promise]) -> None:
-    """A promised cell without an observation makes the matrices unequal.
+    """A cell with a promise but no observation makes the matrices unequal.
 
     The explanation names the cell.
     """
@@ -80,7 +80,7 @@ def test_promised_cell_without_observation_is_a_difference(expected: Matrix[Prom
 def test_observed_cell_without_promise_is_a_difference(
     expected: Matrix[Promise], cell: Cell
 ) -> None:
-    """An observed cell without promise makes the matrices unequal."""
+    """A cell with an observation but no promise makes the matrices unequal."""
     expected = expected.restrict(set(expected) - {cell})
     seen = keeping(expected).merge(Matrix({cell: KEPT}))
     assert [difference.cell for difference in diff(expected, seen)] == [cell]

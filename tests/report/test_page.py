@@ -80,7 +80,7 @@ def shown(browser: Browser, tmp_path: Path) -> Iterator[Shown]:
 
 
 def test_page_shows_verdict_world_matrix_and_requirements(shown: Shown) -> None:
-    """The page draws the verdict, the world, the matrix and the requirements."""
+    """The page shows the verdict, the world, the matrix and the requirements."""
     page = shown(made.BROKEN)
     expect(page.get_by_role("heading", level=1)).to_have_text("acme 1.2")
     expect(page.get_by_text("Does not conform: 1 requirement not kept.")).to_be_visible()
