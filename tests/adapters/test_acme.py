@@ -25,7 +25,7 @@ from harness.world.build import World
 from tests.adapters.acme import Unasked, acme, describe
 
 BOUND: Final = 20.0
-"""Seconds in which a runtime that hangs for ever must have been given up, on a busy machine."""
+"""Time limit in seconds to give up a runtime that hangs, on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_non_executable_program_is_an_error(own_world: World, tmp_path: Path) ->
 
 # --- daemon ----------------------------------------------------------------------
 
-# A daemon that only listens; the command line does not need it.
+# A daemon that only listens; the runtime's command does not use the daemon.
 _LISTEN: Final = (
     "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); "
     "print('listening', flush=True); [s.accept() for _ in iter(int, 1)]"

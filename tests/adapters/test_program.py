@@ -18,7 +18,7 @@ from harness.world.process import wait_for_end
 from linux import proc
 
 ENDED: Final = 10.0
-"""Seconds in which a killed process has ended, on a busy machine."""
+"""Time limit in seconds for the end of a killed process, on a busy machine."""
 
 
 def shell(folder: Path, script: str) -> Program:

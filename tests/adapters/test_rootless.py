@@ -150,7 +150,7 @@ def owners_of(pids: list[int]) -> set[int]:
     """Return the owners of these processes, of pasta and slirp4netns, and of conmon."""
     carriers = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
-        # A process that only starts another may end at any moment.
+        # A process that only starts another one may end at any moment.
         with contextlib.suppress(OSError), open(f"/proc/{name}/comm", encoding="ascii") as file:
             if file.read().startswith(("pasta", "slirp4netns", "conmon")):
                 carriers.add(os.stat(f"/proc/{name}").st_uid)
@@ -235,7 +235,7 @@ def test_rootless_docker_has_ipv6_on_its_bridges_only(name: str) -> None:
             assert observed == scene.promised()
             assert "net-unreachable" in {
                 seen.code for seen in observed.values()
-            }  # not silence alone
+            }  # the rejection is seen too, not only missing replies
             reached = replace(adapter.dialect, beyond6="reached")
             assert scene.observed() != oracle.promised(scene.plan, reached, world.topology)
             gateways = {item.ip for item in network.facts.gateways}

@@ -29,15 +29,15 @@ ROOTLESS: Final = (
 )
 """Runtimes that an ordinary user of the host starts; their default network is no bridge."""
 DOCKER: Final = "docker-rootless"
-"""Started by an ordinary user too; its default network is a bridge, in a namespace of its own."""
+"""Runtime of an ordinary user whose default network is a bridge, in the user's own netns."""
 ABSENT: Final = {
     name: absent
     for name in (*ALL, *ROOTLESS, DOCKER)
     if (absent := registry.missing(registry.load(name)))
 }
-"""Names, and the programs that are missing."""
+"""Runtimes that are not installed, with the programs that are missing."""
 _ROOT: Final = not os.geteuid() and not in_user_namespace()
-"""Whether the run has the machine's root: in a sandbox an ordinary user is root too."""
+"""Whether the run has the machine's root; a sandbox's root may be an ordinary user."""
 _ANYBODYS: Final = ("bwrap", "containerd", "lxc", "mydocker-cli")
 FOR_ROOT: Final = () if _ROOT else tuple(name for name in ALL if name not in _ANYBODYS)
 """Runtimes that need the machine's root, if the run does not have it."""
@@ -58,7 +58,7 @@ def claiming(*features: Feature) -> tuple[str, ...]:
 
 
 OBSTACLE: Final = rootless.obstacle()
-"""Why this run has no ordinary user in its hosts, or an empty text."""
+"""Reason why this run's hosts have no ordinary user, or an empty text."""
 TRIED_ROOTLESS: Final = tuple(name for name in ROOTLESS if name not in ABSENT and not OBSTACLE)
 TRIED_DOCKER: Final = () if DOCKER in ABSENT or OBSTACLE else (DOCKER,)
 

@@ -33,7 +33,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.timeout(600)  # every step of a bench is bounded; docker comes up in one of them
+@pytest.mark.timeout(600)  # every step of a benchmark has a time limit; one step starts docker
 @pytest.mark.parametrize("name", BENCHES)
 def test_small_bench_has_a_figure_per_contestant(name: str, tmp_path: Path) -> None:
     """A benchmark prints the figures of each contestant.

@@ -21,7 +21,7 @@ from linux import syscalls
 from tests.support.programs import ROOT, Watched, environment
 
 WITHIN = 120.0
-"""Seconds for two runs of pytest on the slowest machine."""
+"""Time limit in seconds for two runs of pytest, on the slowest machine."""
 pytestmark = pytest.mark.timeout(WITHIN + 10)
 
 TESTS = """

@@ -13,7 +13,7 @@ import pytest
 from bench.autopsy import PLACES, stories
 
 RACES = {"container-answers-for-everybody"}
-"""Faults that make a cell wrong by chance: two hosts race to answer an ARP request."""
+"""Faults that make a cell wrong by chance, because two hosts race to reply to an ARP request."""
 
 
 @pytest.mark.parametrize("fault", PLACES)

@@ -25,7 +25,8 @@ ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
 TEMPLATE: dict[str, Any] = yaml.safe_load((ROOT / "ci" / "netmodes.gitlab-ci.yml").read_text())
 FEW = "-n 0 --requirement NONE-1"
 """Options for the inner pytest: one requirement, a run of seconds."""
-pytestmark = pytest.mark.timeout(300)  # pytest runs in pytest: each bounds its own tests
+# pytest runs in pytest, and each limits the time of its own tests.
+pytestmark = pytest.mark.timeout(300)
 Job = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -36,7 +36,7 @@ def test_console_block_is_split_into_commands_and_outputs() -> None:
 
 
 def test_output_without_a_command_is_an_error() -> None:
-    """A console block that begins with output is an error, as it cannot be run."""
+    """A console block that begins with output is an error, because it has no command to run."""
     with pytest.raises(ValueError, match="line 2: output without a command: 'lost'"):
         steps("```console\nlost\n```\n")
 

@@ -24,7 +24,7 @@ from tests.support.programs import ROOT, environment
 
 PAGE = ROOT / "docs" / "four-modes.md"
 WITHIN = 110.0
-"""Seconds for a whole page: some fifty programs, on a machine with other load."""
+"""Time limit in seconds for a whole page, some fifty programs, on a busy machine."""
 REGENERATE = "python -m tests.docs.regenerate"
 
 _VARYING = re.compile(
@@ -41,7 +41,7 @@ _VARYING = re.compile(
     re.VERBOSE,
 )
 _MEASURED = frozenset({"took", "age"})
-"""Kinds of quantities: any two values count as equal."""
+"""Kinds of values that count as equal, whatever they are."""
 
 
 @dataclass(frozen=True, slots=True)

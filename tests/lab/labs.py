@@ -18,7 +18,7 @@ NO_CAST = [*LAB, "--no-cast"]
 SHELLS = [shell for shell in ("/bin/bash", "/bin/dash", "/bin/sh") if os.path.exists(shell)]
 OWN_TOOLS = "PATH=/run/netmodes/spare:$PATH"
 TOOLS = {"the lab's own ip": OWN_TOOLS}
-"""The choices of `ip`, and the command that puts it first on the PATH."""
+"""Programs `ip` to test, each with the shell text that puts it first on PATH."""
 if shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin"):
     TOOLS["the machine's ip"] = ":"
 

@@ -56,7 +56,7 @@ def leave():
 
 raise SystemExit(sandbox.run(leave))
 """
-"""A program for a sandbox around the lab's, where all resources can be counted."""
+"""A program that starts the lab in an outer sandbox, where all resources can be counted."""
 
 
 @pytest.mark.parametrize("how", ["exit\n", "\x04", "SIGHUP", "SIGTERM", "SIGKILL"])

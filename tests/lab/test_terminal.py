@@ -52,7 +52,7 @@ def test_lab_prompt_shows_the_namespace(shell: str, tmp_path: Path) -> None:
         lab.type("inside ns1\n")
         lab.expect("lab:ns1 ")
         lab.type("readlink /proc/self/ns/net /run/netns/ns1 | wc -l\n")
-        lab.expect("lab:ns1 ")  # end-of-file is lost on a shell that does not read yet
+        lab.expect("lab:ns1 ")  # a shell that does not read yet loses the end-of-file
         lab.type("\x04")
         lab.expect("lab:host ")
         lab.type("\x04")

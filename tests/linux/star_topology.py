@@ -17,7 +17,7 @@ from linux.readiness import await_ready
 from tests.support.probing import observe_one
 
 SHARED = {4: "198.51.100.9", 6: "2001:db8:9::9"}
-"""An address of two hosts, so that the answering one shows the route."""
+"""Address of two hosts, by family; the host that replies shows the route."""
 
 
 class Star:

@@ -33,7 +33,7 @@ from tests.linux.star_topology import SHARED, Star
 TABLE = Table("inet", "test")
 PORT = 7000
 WITHIN = 10.0
-"""Seconds in which a packet must arrive, on the slowest machine."""
+"""Time limit in seconds for the arrival of a packet, on the slowest machine."""
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 

@@ -24,7 +24,7 @@ from linux.syscalls import capset
 from tests.linux import decoder
 
 MANY = 1000
-"""Requests beyond one datagram of a dump, and beyond some receive buffers' acknowledgements."""
+"""Number of requests; a dump or acknowledgements of so many exceed one datagram or buffer."""
 
 
 ADDRESSES = [IPv4Interface((int(IPv4Address("10.0.0.1")) + n, 32)) for n in range(MANY)]

@@ -18,7 +18,7 @@ from linux.netns import NetNS
 
 _SIOCGSKNS = 0x894C
 WITHIN = 10.0
-"""Seconds in which the kernel clears a dead namespace away, on the slowest machine."""
+"""Time limit in seconds for the kernel to remove an unused namespace, on the slowest machine."""
 
 
 @pytest.fixture

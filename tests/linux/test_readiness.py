@@ -20,7 +20,7 @@ from tests.world.pair import PORT, pair
 Pair = tuple[NetNS, NetNS]
 NEAR, FAR = 7, 8
 OFTEN = 30
-"""Repetitions in which the kernel is late at least once."""
+"""Number of repetitions, among which a link is ready late at least once."""
 
 
 def add_veth(netlink: Netlink, *, far: bool) -> None:

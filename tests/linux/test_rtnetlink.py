@@ -19,7 +19,7 @@ from tests.linux import decoder
 
 MAC, OTHER_MAC = "02:42:0a:00:00:01", "02:42:0a:00:00:02"
 BRIDGE = 5
-"""Index of `br0` where a test needs a link."""
+"""Interface index of `br0`, in tests that need a link."""
 UP = 0x1
 
 

@@ -65,7 +65,7 @@ def test_matrix_equality_means_same_cells_and_kept_promises(
 
 @given(matrices(promises()).filter(len))
 def test_promised_cell_without_observation_is_a_difference(expected: Matrix[Promise]) -> None:
-    """A promised cell without an observation makes the matrices unequal.
+    """A cell with a promise but no observation makes the matrices unequal.
 
     The explanation names the cell.
     """
@@ -80,7 +80,7 @@ def test_promised_cell_without_observation_is_a_difference(expected: Matrix[Prom
 def test_observed_cell_without_promise_is_a_difference(
     expected: Matrix[Promise], cell: Cell
 ) -> None:
-    """An observed cell without promise makes the matrices unequal."""
+    """A cell with an observation but no promise makes the matrices unequal."""
     expected = expected.restrict(set(expected) - {cell})
     seen = keeping(expected).merge(Matrix({cell: KEPT}))
     assert [difference.cell for difference in diff(expected, seen)] == [cell]
@@ -227,7 +227,7 @@ def test_explanation_has_at_most_six_entries_and_counts_the_rest(
     """
     lines = explain(seen, expected)
     wrong = diff(seen, expected)
-    # A line of an entry's details stands further in, and may have an arrow of its own.
+    # The lines with an entry's details are indented more, and may have an arrow too.
     entries = [line for line in lines if " → " in line and re.match(r"  (?! )", line)]
     assert len(entries) <= 6
     assert bool(lines) == bool(wrong)

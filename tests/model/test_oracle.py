@@ -281,7 +281,7 @@ LESS = Dialect(
     none_loopback=False,
     bridge_loopback6=False,
 )
-"""Dialect in which everything is missing that a dialect can declare to be missing."""
+"""Dialect that declares missing all that a dialect can declare missing."""
 REASONS_OF_LESS = """
 ns1 → lan1/4                              direct routing to unpublished containers is rejected
 lan1 → www.example.com/4                  the runtime declares the resolver of a network unreachable

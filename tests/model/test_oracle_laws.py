@@ -165,7 +165,10 @@ def test_container_on_internal_network_reaches_only_its_network(world: World) ->
 
 @given(worlds)
 def test_mode_none_reaches_only_loopback(world: World) -> None:
-    """In mode none every target except loopback has no route or no name."""
+    """In mode none, only the loopback can be reached.
+
+    Every other target has no route or no name.
+    """
     matrix = promised(*world)
     for name in names(world[0], Nothing):
         for cell, promise in matrix.select(source=name).items():

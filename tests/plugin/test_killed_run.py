@@ -74,7 +74,7 @@ def assert_unchanged(before: Machine) -> None:
     loaded = re.compile(r"sysctl .*: new")
     changes = network.changes(network_after)
     assert [line for line in changes if not loaded.fullmatch(line)] == []
-    # A copied mount of another worker ends with its mount point.
+    # The copy of another worker's mount is removed with its mount point.
     assert (mounts_after - mounts, names_after) == (set(), names)
 
 

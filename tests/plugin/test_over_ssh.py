@@ -23,7 +23,7 @@ from tests.support.programs import ROOT, Watched, environment, run
 
 TABLE = Table("inet", "firewall")
 _LONG = 240.0
-"""Seconds for a run over ssh: pytest-xdist copies pytest to each machine, file by file."""
+"""Time limit in seconds of a run over ssh, where pytest-xdist copies each file of pytest."""
 AFAR = """
 import os
 import pytest

@@ -26,7 +26,7 @@ def test_it():
     left = socket.socket()
     raise KeyboardInterrupt
 """
-"""After an interrupt the interpreter warns of everything that was open."""
+"""A test that leaves a socket open when it is interrupted, of which the interpreter warns."""
 
 ENDINGS = {
     "passed": (PASS, [], pytest.ExitCode.OK),

@@ -39,7 +39,7 @@ def test_live(scene): pass
 @pytest.mark.parametrize(("runtime", "world"), [("acme", "flat")])
 def test_mine(runtime, world): assert (runtime, world) == ("acme", "flat")
 """
-"""Fixtures of a project that are called `runtime` and `world` as well."""
+"""Tests of a project that has its own parameters named `runtime` and `world`."""
 
 
 def test_project_may_have_fixtures_of_the_same_names(project: pytest.Pytester) -> None:

@@ -36,11 +36,11 @@ from tests.adapters.vendors import OWN_STACK, TRIED
 from tests.support.nft import add_rule
 
 KERNELS = tuple(name for name in TRIED if name not in OWN_STACK)
-"""Runtimes whose containers can be probed in both ways."""
+"""Runtimes whose containers can be probed by netns and by exec."""
 GIVEN_UP = 15.0
-"""Seconds within which the time-out has come, on a busy machine."""
+"""Time limit in seconds for the probe to give up, on a busy machine."""
 FAULTS = (
-    firewall.no_masquerade.stacked[0],  # the fault of every container, not of connected ones
+    firewall.no_masquerade.stacked[0],  # the fault for every container, not only for connected ones
     firewall.gateway_is_deaf_to_pings,
     firewall.host_is_out_of_reach,
     firewall.internet_is_out_of_reach,

@@ -27,9 +27,9 @@ from tests.world.pair import PORT, pair
 INSIDE, NOBODY = "192.0.2.3", "192.0.2.99"
 CROWD = 60
 BURST = 900
-"""Frames that wait together; the kernel holds a thousand for a parent."""
+"""Number of frames that are queued together; the kernel queues a thousand for a parent."""
 GROUP = bytes.fromhex("01005e000123")
-"""A group of the crowd's alone: what is sent to it passes no target."""
+"""Multicast MAC that only the many listeners have joined, so no target receives its frames."""
 _BRIDGE_MODE = u32(rtnetlink.IFLA_MACVLAN_MODE, 4)
 _ADD_MEMBERSHIP = 1
 

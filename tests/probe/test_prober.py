@@ -289,7 +289,7 @@ LEAKS = {
     "refused by the target": (INTERNET, "output", nftables.oifname("eth0")),
     "lost in the host": (HOST, "forward", nftables.oifname("br0")),
 }
-"""Where the second step of a TCP handshake gets lost: a namespace, a hook, what it matches."""
+"""Rules that drop a SYN-ACK: namespace, hook and match."""
 
 
 @EACH

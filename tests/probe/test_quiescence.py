@@ -23,7 +23,7 @@ from tests.support.probing import control
 from tests.world.pair import pair
 
 PASSES = 1000
-"""Passes after which a world without traffic must be quiet."""
+"""Maximum number of passes until a world without traffic is quiet."""
 Pair = tuple[NetNS, NetNS]
 
 

@@ -32,7 +32,7 @@ ROUTER: dict[Family, tuple[str, str]] = {
 """The router's addresses towards the client and towards the first target."""
 NOBODY: dict[Family, str] = {4: "192.0.2.99", 6: "2001:db8::99"}
 PATIENCE = 10.0
-"""Seconds after which something that must happen has not."""
+"""Time limit in seconds for an event that has to happen."""
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from tests.report.made import OUTSIDE, PEERS
 CELL, REQUIREMENT, TEST = DeviationKind.CELL, DeviationKind.REQUIREMENT, DeviationKind.TEST
 RED = made.report(made.result(PEERS, Verdict.BROKEN), made.result(OUTSIDE, requirements=["BR-9"]))
 GREEN = made.report(made.result(PEERS), made.result(OUTSIDE, requirements=["BR-9"]))
-"""Runs with and without a failed test."""
+"""Reports of a run with a failed test and of a run without."""
 WRONG = "the cast: a → b icmp/4"
 """The name of a wrong cell."""
 TENTATIVE = "failed to bind udp listener on [fd…]:53: IO error: Cannot assign requested address"
 MESSAGE = TENTATIVE.replace("…", "63:1::1")
-"""A message pattern, and a message that matches it."""
+"""A message pattern, and a message that the pattern matches."""
 
 
 def listed(

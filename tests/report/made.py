@@ -209,7 +209,7 @@ _SPITE = st.sampled_from(
     ]
 )
 HOSTILE = st.lists(_SPITE | st.text(max_size=12), min_size=1, max_size=4).map("".join).filter(bool)
-"""Text that attacks the reader of a report."""
+"""Text that could harm the reader of a report, if it were not escaped."""
 
 
 @st.composite

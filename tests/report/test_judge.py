@@ -78,7 +78,10 @@ def test_requirement_counts_add_up_to_the_total(verdicts: list[Verdict]) -> None
 
 
 def test_unsupported_core_does_not_conform() -> None:
-    """A runtime with an unsupported core requirement does not conform, even if none is broken."""
+    """A runtime with an unsupported core requirement does not conform.
+
+    This holds even if no requirement is broken.
+    """
     assert made.report(made.result(verdict=Verdict.UNSUPPORTED)).conforms is False
 
 

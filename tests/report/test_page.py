@@ -25,7 +25,7 @@ _FLAGS = (
 )
 GREEN = made.report(made.result(requirements=["BR-4", "BR-9", "HOST-1"]), name="other", version="3")
 WITHIN = 20_000
-"""Milliseconds in which a page must react, on the slowest machine."""
+"""Time limit in milliseconds for a page to react, on the slowest machine."""
 PHONE = {"width": 390, "height": 844}
 
 
@@ -80,7 +80,7 @@ def shown(browser: Browser, tmp_path: Path) -> Iterator[Shown]:
 
 
 def test_page_shows_verdict_world_matrix_and_requirements(shown: Shown) -> None:
-    """The page draws the verdict, the world, the matrix and the requirements."""
+    """The page shows the verdict, the world, the matrix and the requirements."""
     page = shown(made.BROKEN)
     expect(page.get_by_role("heading", level=1)).to_have_text("acme 1.2")
     expect(page.get_by_text("Does not conform: 1 requirement not kept.")).to_be_visible()

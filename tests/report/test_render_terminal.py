@@ -25,7 +25,7 @@ def test_matrix_table_fits_the_terminal() -> None:
 
 
 def test_matrix_table_has_every_source_and_target() -> None:
-    """The table shows every promised cell."""
+    """The table shows every cell that has a promise."""
     lines = render(PROMISED, width=50).splitlines()
     for source in {cell.source for cell in PROMISED}:
         start = lines.index(next(ln for ln in lines if ln.startswith(source + " ")))

@@ -85,7 +85,7 @@ def test_shards_are_balanced_by_an_earlier_run(project: pytest.Pytester) -> None
 
 
 def test_merge_applies_the_gate(project: pytest.Pytester, netmodes: Netmodes) -> None:
-    """`netmodes merge --expect` judges the merged run."""
+    """`netmodes merge --expect` compares the merged run with an expectation file."""
     parts = [sharded(project, f"{number}/2") for number in (1, 2)]
     listed = EXPECTED + FAILING.replace("test_it", "test_b")
     (project.path / "expect.toml").write_text(listed)

@@ -41,6 +41,6 @@ def test_compare_table_has_runtimes_that_ran_and_tested_requirements() -> None:
 
 
 def test_compare_table_has_a_line_of_counts_per_runtime() -> None:
-    """Each runtime has a line of counts in the table, or the reason if it did not run."""
+    """Each runtime has a line of counts in the table, or the reason why it did not run."""
     assert str(BAD).startswith("two 1.2: 0 pass, 1 fail, 0 unsupported, 0 error, ")
     assert str(ABSENT) == "three: did not run: exit code 4: a [bad] `thing`"

@@ -192,7 +192,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 ALL_BUT_SETFCAP = [number for number in range(41) if number != 31]
-"""Capabilities without which root is like an ordinary user, apart from mapping itself."""
+"""Capabilities without which root is like an ordinary user, except that it can map its ids."""
 PIDFD_OPEN = 434
 """System call number of pidfd_open(2), the same on every architecture."""
 

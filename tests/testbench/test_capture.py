@@ -333,7 +333,8 @@ def test_written_frames_are_read_back(
 ) -> None:
     """A written frame is read back with all its properties.
 
-    They are bytes, interface, link type, time in nanoseconds, direction, length and comment.
+    The properties are bytes, interface, link type, time in nanoseconds, direction, length and
+    comment.
     """
     file = tmp_path_factory.getbasetemp() / "frames.pcapng"
     pcapng.write(file, frames, comment=comment, comments=dict.fromkeys(frames, comment))

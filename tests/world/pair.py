@@ -13,7 +13,7 @@ from linux.netns import NetNS, write_sysctls
 from linux.readiness import await_ready
 
 PORT = 2
-"""Index of `eth0`, the end of the cable, in both."""
+"""Interface index of `eth0`, the end of the veth pair, in both namespaces."""
 
 
 @contextmanager

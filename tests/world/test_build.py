@@ -227,7 +227,7 @@ def test_host_without_forwarding_drops_transit_packets() -> None:
 
 NARROW = 1400
 HEADERS: dict[Family, int] = {4: 28, 6: 48}
-"""IP and UDP headers, in bytes."""
+"""Bytes of the IP and UDP headers, by family."""
 MTU = {4: (socket.IPPROTO_IP, 14), 6: (socket.IPPROTO_IPV6, 24)}  # IP_MTU, IPV6_MTU
 DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}  # …_MTU_DISCOVER
 DO = 2  # IP_PMTUDISC_DO: never fragment here
@@ -250,7 +250,7 @@ def test_sender_learns_the_path_mtu_of_a_narrow_link(
     A packet of exactly the MTU arrives.
     """
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
-    # A sender beside the narrow link knows its MTU without an ICMP error.
+    # A sender at the end of the narrow link knows the link's MTU without an ICMP error.
     told = NARROW if narrow.topology.routers > 1 or source == HOST else None
     spaces = list(narrow.namespaces.values())
     with (

@@ -31,10 +31,10 @@ from runtime.engine import Engine
 from runtime.network import endpoint
 
 Plant = Callable[[World], Callable[[World], object]]
-"""Leave a leak in a world; the result removes it."""
+"""Function that leaves a leak in a world, and returns a function that removes the leak."""
 
 SOON = 0.1
-"""Seconds: nothing that is planted here goes away by itself."""
+"""Time limit in seconds; it may be short, because no leak of these tests ends by itself."""
 TABLE = nftables.Table("inet", "leak")
 
 

@@ -13,7 +13,7 @@ from harness.world.leak_guard import BOUND, LeakGuard, Violation
 from tests.world.hosts import killed
 
 SOON = 0.1
-"""Seconds: nothing that stays goes away by itself."""
+"""Time limit in seconds; it may be short, because no leftover here ends by itself."""
 
 
 def test_only_declared_fleeting_process_may_end_by_itself(
