@@ -447,7 +447,7 @@ def _wait_for_end_or_report(handle: int, lost: int) -> None:
 
 
 def refuse_lost(found: ContainerRecord, lost: int) -> None:
-    """Raise `OutputError` if pid 1 has reported that the caller does not get its output."""
+    """Raise `OutputError` if pid 1 has reported that it cannot pass on the command's output."""
     if lost < 0:
         return
     os.set_blocking(lost, False)

@@ -45,7 +45,10 @@ SHORT: Final = 12
 
 
 class HistoryStage:
-    """World, runtime and leak guard in which histories run; `last` is the plan of the last step."""
+    """World, runtime and leak guard that random sequences of steps share.
+
+    `last` is the plan after the last step.
+    """
 
     def __init__(self, world: World, runtime: Adapter, guard: LeakGuard, progress: Steps) -> None:
         self.world, self.runtime, self.guard, self.progress = world, runtime, guard, progress
@@ -53,7 +56,7 @@ class HistoryStage:
 
 
 class History(RuleBasedStateMachine):
-    """A random sequence of steps on networks and containers, which is called a history."""
+    """A history: a random sequence of steps that change networks and containers."""
 
     def __init__(self, stage: HistoryStage) -> None:
         super().__init__()

@@ -97,8 +97,8 @@ def test_client_without_return_route_is_recorded(
     assert [visit.client[0] for visit in services.visits(mark)] == ["fd00:9::9", CLIENT[6]]
 
 
-def test_endless_transfer_does_not_delay_the_record(services: Services, client: NetNS) -> None:
-    """The record is available during an endless transfer."""
+def test_visits_can_be_read_during_an_endless_transfer(services: Services, client: NetNS) -> None:
+    """The services process answers queries for its visits during an endless transfer."""
     with stream(client, 4, "chargen") as sock:
         sock.sendall(b"1000000000000\n")
         reader = threading.Thread(target=drain, args=(sock,))

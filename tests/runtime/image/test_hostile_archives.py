@@ -81,8 +81,8 @@ def test_entry_that_leads_out_is_refused(
         make(engine, tars.tar(*items))
 
 
-def test_link_to_outside_is_kept_as_a_link(engine: Engine, canary: Path) -> None:
-    """A link that leads out is kept as a link, and a later entry of its name replaces it."""
+def test_symlink_to_outside_is_kept_as_a_symlink(engine: Engine, canary: Path) -> None:
+    """A symlink that leads out of the image is kept; a later entry of that name replaces it."""
     items = [symlink("out", str(canary)), symlink("file", f"{canary}/file")]
     make(engine, tars.tar(*items, Item("file", b"mine"), directory("out"), Item("out/file")))
     tree = Path(engine.images.get("made").layers[0])

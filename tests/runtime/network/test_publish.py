@@ -413,7 +413,7 @@ MOVING: dict[str, Callable[[Engine], object]] = {
 @pytest.mark.parametrize(
     "step", steps((networking.ContainerNetworking, "_publish"), (ports, "redirect")).values()
 )
-def test_killed_port_move_is_completed_by_the_next_call(
+def test_next_command_completes_a_killed_move_of_a_port_to_another_network(
     engine: Engine, root: Path, step: Step
 ) -> None:
     """If a mydocker call that moves a port is killed, the next call completes the move.
