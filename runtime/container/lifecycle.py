@@ -148,7 +148,7 @@ class Lifecycle:
             lock.release()
 
     def _settled(self, found: ContainerRecord) -> ContainerRecord:
-        """Bring the record in line with the actual state; the container's lock must be held."""
+        """Update the container record to the actual state; the container's lock must be held."""
         state = found.state
         if state.status == "removing":
             self._delete(found)
@@ -559,7 +559,7 @@ class StateCache:
 
 
 def settled(state: ContainerState) -> bool:
-    """Return True if the record matches the kernel, and no change of it was cut short."""
+    """Return True if a container record matches the kernel and no change was interrupted."""
     if state.changing:
         return False
     if state.status == "running":

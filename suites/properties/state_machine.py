@@ -319,12 +319,12 @@ class History(RuleBasedStateMachine):
         return known
 
     def _new(self) -> list[str]:
-        """Return descriptions of the host's objects that are new since the history began."""
+        """Return descriptions of the host's objects that did not exist before the first step."""
         return [line for line in self.different() if line.endswith(": new")]
 
     @invariant()
     def bystander_state_is_unchanged(self) -> None:
-        """Assert that no state that the host had before the history is removed or changed.
+        """Assert that no state that the host had before the first step is removed or changed.
 
         The runtime's bridge may change, and the rules in the runtime's tables while containers run.
         """

@@ -47,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("services")
 
 
 def test_services_record_every_visit(services: Services, client: NetNS) -> None:
-    """The record has each visit's client, transport, service and address."""
+    """The process records each visit with its client, transport, service and address."""
     mark, expected = services.mark(), []
     for family in FAMILIES:
         for service in TCP_PORTS:
@@ -65,8 +65,8 @@ def test_services_record_every_visit(services: Services, client: NetNS) -> None:
     assert [visit.at for visit in seen] == sorted(visit.at for visit in seen)
 
 
-def test_delivered_datagrams_are_in_the_record(services: Services, client: NetNS) -> None:
-    """The record since a given mark has exactly the datagrams that were sent after the mark."""
+def test_services_record_every_delivered_datagram(services: Services, client: NetNS) -> None:
+    """The visits since a mark are exactly the datagrams that were sent after the mark."""
     with datagrams(client, 4, "echo") as sock:
         for count in (1, 100, 50):
             mark = services.mark()

@@ -208,7 +208,7 @@ def test_damaged_tar_is_refused(
 @pytest.mark.parametrize(
     ("files", "whole"), [([1 << 21], False), ([1 << 21], True), ([200_000] * 8, False)]
 )
-def test_archive_beyond_the_byte_budget_is_refused(
+def test_archive_that_unpacks_to_too_many_bytes_is_refused(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch, files: list[int], *, whole: bool
 ) -> None:
     """An archive that unpacks beyond the byte budget of all its layers is refused.
