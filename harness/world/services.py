@@ -257,7 +257,7 @@ def _be_services(
 
 
 class _Server:
-    """Server in the services process, with the open sockets and the record of visits and queries."""
+    """Server in the services process, with open sockets and a record of visits and queries."""
 
     def __init__(self, control: Channel, listeners: Sequence[_Listener], zone: Zone) -> None:
         self._streams: dict[str, Callable[[ServiceClient], Dialogue]] = {
