@@ -22,7 +22,7 @@ _ROOT = Path(__file__).parents[1]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the peak memory of this process to the record; a hook of the measured pytest run."""
+    """Append this process's peak memory to the results; a hook of the measured pytest run."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     peak = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
     who = "worker" if hasattr(session.config, "workerinput") else "controller"

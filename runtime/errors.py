@@ -193,7 +193,7 @@ def require_free(asked: str) -> None:
 
 
 def _count_open() -> int:
-    """Return the number of open descriptors; 0 before Linux 6.2, which does not report it."""
+    """Return the number of open descriptors, or 0 on a kernel older than 6.2 (not reported)."""
     try:
         return os.stat("/proc/self/fd").st_size
     except OSError:

@@ -155,7 +155,7 @@ class DropReasons:
         self._write("events/skb/kfree_skb/enable", "1")
 
     def _remove_stale(self) -> None:
-        """Remove tracing instances of killed runs; the kernel keeps an instance in use."""
+        """Remove tracing instances of killed runs; the kernel refuses if an instance is in use."""
         opened = os.open(
             "instances", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root
         )

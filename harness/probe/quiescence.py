@@ -6,7 +6,7 @@ when both of these are true:
 
 1. A control packet has gone through the backlog of *every* CPU and come back. A broadcast has gone
    through the queue of each parent of macvlan links (`Control`).
-2. No packet counter of a watched interface has changed between two such passes. A packet that
+2. No packet counter of a watched interface has changed between two such rounds. A packet that
    moves on by a hop is queued again behind the control packet, but changes a counter.
 
 Every ARP or NDP request has been delivered by then. For proxied addresses the kernel delays its

@@ -383,7 +383,7 @@ class _Comparison:
         return None
 
     def unsupported(self) -> Iterator[RequirementResult]:
-        """Return the unsupported requirements that the file does not list as unsupported."""
+        """Return requirements whose verdict is unsupported, unless the file lists that verdict."""
         for item in self.report.requirements:
             listed = self.listed.get((DeviationKind.REQUIREMENT, item.id))
             known = listed is not None and listed.verdict is Verdict.UNSUPPORTED

@@ -63,7 +63,10 @@ End = tuple[Address, int]
 
 
 class Exchange(NamedTuple):
-    """Source of a request: `own` at the client's socket, `seen` as the listener saw it."""
+    """Source address and port of a request, at both ends.
+
+    `own` is the address of the client's socket. `seen` is the source that the listener received.
+    """
 
     own: End
     seen: End

@@ -136,21 +136,21 @@ class Services:
             return cls(pid, here)
 
     def queries(self, since: int = 0) -> list[ServiceQuery]:
-        """Return the DNS queries after a point of the record, in the order of arrival.
+        """Return the DNS queries that arrived after a point of the record, in order of arrival.
 
         `since` is a point that `mark` has returned.
         """
         return [event for event in self._ask(since)[1] if isinstance(event, ServiceQuery)]
 
     def visits(self, since: int = 0) -> list[ServiceVisit]:
-        """Return the connections and datagrams after a point of the record, in order of arrival.
+        """Return visits (connections, datagrams) after a point of the record, in order of arrival.
 
-        Those to the DNS service are included. `since` is a point that `mark` has returned.
+        Visits to the DNS service are included. `since` is a point that `mark` has returned.
         """
         return [event for event in self._ask(since)[1] if isinstance(event, ServiceVisit)]
 
     def mark(self) -> int:
-        """Return the point that the record has reached.
+        """Return the current end of the record, as a point for later calls.
 
         Everything that has already reached the sockets comes before this point.
         """
@@ -257,7 +257,7 @@ def _be_services(
 
 
 class _Server:
-    """Server in the services process: all open sockets, and the record of visits and queries."""
+    """Server in the services process, with open sockets and a record of visits and queries."""
 
     def __init__(self, control: Channel, listeners: Sequence[_Listener], zone: Zone) -> None:
         self._streams: dict[str, Callable[[ServiceClient], Dialogue]] = {

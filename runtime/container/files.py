@@ -92,7 +92,7 @@ class ContainerTrees:
                 return list(changes(upper, below))
 
     def export(self, reference: str) -> Iterator[bytes]:
-        """Yield the pieces of a tar of all files of a container, without its mounts."""
+        """Yield a tar archive of a container's files in pieces; files of mounts are left out."""
         with self._root(reference, whole=False) as root, user_errors(f"export {reference}"):
             yield from tar.pack(root)
 

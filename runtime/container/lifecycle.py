@@ -148,7 +148,7 @@ class Lifecycle:
             lock.release()
 
     def _settled(self, found: ContainerRecord) -> ContainerRecord:
-        """Bring the record in line with the actual state; the container's lock must be held."""
+        """Update the container record to the actual state; the container's lock must be held."""
         state = found.state
         if state.status == "removing":
             self._delete(found)
@@ -447,7 +447,7 @@ def _wait_for_end_or_report(handle: int, lost: int) -> None:
 
 
 def refuse_lost(found: ContainerRecord, lost: int) -> None:
-    """Raise `OutputError` if pid 1 has reported that the caller does not get its output."""
+    """Raise `OutputError` if pid 1 has reported that it cannot pass on the command's output."""
     if lost < 0:
         return
     os.set_blocking(lost, False)
@@ -559,7 +559,7 @@ class StateCache:
 
 
 def settled(state: ContainerState) -> bool:
-    """Return True if the record matches the kernel, and no change of it was cut short."""
+    """Return True if a container record matches the kernel and no change was interrupted."""
     if state.changing:
         return False
     if state.status == "running":

@@ -235,7 +235,7 @@ class ContainerNetworking:
     def _settle(
         self, found: ContainerRecord, *, register: bool = True
     ) -> tuple[ContainerRecord, OSError | None]:
-        """Bring the kernel in line with the record; return the new record and any error.
+        """Change the kernel to match the container record; return the new record and any error.
 
         The error is that of the last failed step inside the netns. With `register` false the daemon
         keeps its sockets, since the endpoints are unchanged.

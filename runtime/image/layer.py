@@ -77,7 +77,7 @@ def build(
 
 
 def read(directory: str) -> Layer:
-    """Read the record of a layer."""
+    """Read the digests and sizes of a layer from its directory."""
     return Layer(**read_json(f"{directory}/layer.json"))
 
 

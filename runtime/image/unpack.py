@@ -98,7 +98,10 @@ class Tree:
             raise InvalidArchive(f"{entry.path!r} {_PATH_ERRORS[error.errno]}") from None
 
     def finish(self) -> None:
-        """Set the directories' times, which each entry created in them has changed."""
+        """Set the times of directories to those in the archive.
+
+        The creation of an entry in a directory had changed the directory's time.
+        """
         for path, moment in self._times.items():
             with closing(self._descend(path)) as fd:
                 os.utime(same_file(fd), ns=(moment, moment))

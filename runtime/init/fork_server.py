@@ -43,7 +43,7 @@ _PROGRAM: Final = (
 
 
 def fork_here(entry: str, arguments: tuple[Any, ...], _keep: Collection[int]) -> int:
-    """Fork this process: the `Spawn` of a caller without a server."""
+    """Fork this process, without a fork server; the default value of `spawn`."""
     threading = sys.modules.get("threading")  # unless it was imported, there is one thread
     if threading and threading.active_count() > 1:  # another may hold the lock of a module
         _function(entry)

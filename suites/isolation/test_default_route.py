@@ -30,7 +30,7 @@ NAME: Final = "mover"
 
 @pytest.fixture(scope="module")
 def route_scene(world: World, runtime: Adapter) -> Iterator[Scene]:
-    """Share a container on one of three networks, of which the last has no IPv6.
+    """Share a container on one of three networks; the third network has no IPv6.
 
     Each test undoes its changes. Each network has another container, because a bridge without ports
     has no link-local address.

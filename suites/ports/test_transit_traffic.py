@@ -31,7 +31,7 @@ WORD: Final = b"not for the host"
 def test_published_port_number_on_other_machines_is_not_redirected(
     ports_scene: Scene, published: PublishedContainer, family: Family
 ) -> None:
-    """Traffic to other machines, at the number of a published port, is not redirected."""
+    """Traffic to other machines is not redirected, even if it is to a published port's number."""
     assert published.serves(NS1, ports_scene.world.address(HOST, family))
     assert_not_redirected(ports_scene, published.transport, family, published.port)
 

@@ -45,7 +45,10 @@ SHORT: Final = 12
 
 
 class HistoryStage:
-    """World, runtime and leak guard in which histories run; `last` is the plan of the last step."""
+    """World, runtime and leak guard that random sequences of steps share.
+
+    `last` is the plan after the last step.
+    """
 
     def __init__(self, world: World, runtime: Adapter, guard: LeakGuard, progress: Steps) -> None:
         self.world, self.runtime, self.guard, self.progress = world, runtime, guard, progress
@@ -53,7 +56,7 @@ class HistoryStage:
 
 
 class History(RuleBasedStateMachine):
-    """A random sequence of steps on networks and containers, which is called a history."""
+    """A history: a random sequence of steps that change networks and containers."""
 
     def __init__(self, stage: HistoryStage) -> None:
         super().__init__()
@@ -316,12 +319,12 @@ class History(RuleBasedStateMachine):
         return known
 
     def _new(self) -> list[str]:
-        """Return descriptions of the host's objects that are new since the history began."""
+        """Return descriptions of the host's objects that did not exist before the first step."""
         return [line for line in self.different() if line.endswith(": new")]
 
     @invariant()
     def bystander_state_is_unchanged(self) -> None:
-        """Assert that no state that the host had before the history is removed or changed.
+        """Assert that no state that the host had before the first step is removed or changed.
 
         The runtime's bridge may change, and the rules in the runtime's tables while containers run.
         """

@@ -1,4 +1,4 @@
-"""Random sequences of steps on a runtime, after each of which all promises are checked."""
+"""Random sequences of steps on a runtime; all promises are checked after each step."""
 
 from __future__ import annotations
 

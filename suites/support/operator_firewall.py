@@ -62,7 +62,7 @@ def flush(host: NetnsView) -> None:
 
 
 def facts(host: NetnsView) -> dict[str, dict[str, str]]:
-    """Return those of the host's nft objects that are the operator's, by name."""
+    """Return the operator's nft objects in the host, by name."""
     found = host.snapshot().facts
     return {name: dict(known) for name, known in found.items() if f" {TABLE.name}" in name}
 

@@ -92,7 +92,7 @@ def test_refusal_carries_request_and_runtime_message(scene: Scene) -> None:
         scene.runtime.inspect("joiner")
 
 
-def test_exec_returns_the_commands_exit_code(scene: Scene) -> None:
+def test_exec_returns_exit_code_of_the_command(scene: Scene) -> None:
     """`exec` returns the exit code of the command, 127 for a missing command.
 
     Only `exec` in a stopped container is a refusal.

@@ -75,7 +75,7 @@ def test_runsc_files_names_and_sysctls_are_those_inside(pod: Scene) -> None:
     assert home.net.sysctl("net.ipv4.tcp_sack") == "1"
 
 
-def test_kernel_only_operations_are_refused_for_runsc(pod: Scene) -> None:
+def test_operations_on_the_kernels_netns_are_refused_for_runsc(pod: Scene) -> None:
     """Entering, attaching or dumping the kernel's netns of a runsc container is refused."""
     with pytest.raises(UserspaceStack, match="alone"):
         pod.attach("alone")

@@ -1,4 +1,4 @@
-"""Tests of the classification of frames as those of a probe or others."""
+"""Tests of the check whether a captured frame belongs to a probe."""
 
 from __future__ import annotations
 

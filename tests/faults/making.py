@@ -13,7 +13,7 @@ from harness.model.requirements import Catalogue, parse
 def catalogue(*ids: str, history: str = "") -> Catalogue:
     """Return a catalogue with these requirements.
 
-    The first requirement has this history.
+    The first requirement lists the bug reports `history`.
     """
     rows = "\n".join(
         f'[[section.requirement]]\nid = "{id_}"\nlevel = "MUST"\nstatement = "It holds."\n'

@@ -177,7 +177,7 @@ def test_ctrl_c_ends_the_faults_command(third_party_project: pytest.Pytester) ->
         assert "Traceback" not in watched.output
 
 
-def test_fault_that_exceeds_the_time_limit_is_killed(third_party_project: pytest.Pytester) -> None:
+def test_trial_that_exceeds_the_time_limit_is_killed(third_party_project: pytest.Pytester) -> None:
     """A trial that exceeds the time limit is killed, and its fault's verdict is broken.
 
     The output has the time limit.

@@ -48,7 +48,7 @@ def test_every_requirement_has_a_fault() -> None:
     assert list(holes(rows(CATALOGUE, tested, faults))) == []
 
 
-def test_every_history_of_a_fault_is_in_the_catalogue() -> None:
-    """The history of every fault is a link of its requirement in the catalogue."""
+def test_catalogue_lists_every_bug_report_that_a_fault_cites() -> None:
+    """Every bug report that a fault cites is also a link of a requirement in the catalogue."""
     known = {reference.name for requirement in CATALOGUE for reference in requirement.history}
     assert {name for item in discover(CATALOGUE) for name in item.history} <= known

@@ -17,12 +17,12 @@ from tests.support.programs import ALL_BUT_SETFCAP, confined, python, run
     ("command", "code"),
     [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -INT $$", 130)],
 )
-def test_lab_exit_code_is_the_commands(command: str, code: int) -> None:
+def test_lab_exits_with_the_exit_code_of_its_command(command: str, code: int) -> None:
     """The lab exits with the exit code of its command, or with 128+N after signal N."""
     assert script(command).returncode == code
 
 
-def test_lab_output_is_only_the_commands() -> None:
+def test_lab_prints_only_the_output_of_its_command() -> None:
     """In a script the lab prints only its command's output, without drawing and greeting."""
     done = run([*LAB, "--", "echo", "one", "two  three"])
     assert (done.stdout, done.stderr) == ("one two  three\n", "")

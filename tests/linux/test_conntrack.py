@@ -39,7 +39,7 @@ FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 @pytest.fixture
 def tracked(star: Star) -> Iterator[Conntrack]:
-    """Open the connection tracking of the router."""
+    """Open the connection tracking table of the router."""
     with Conntrack(star.router) as opened:
         yield opened
 

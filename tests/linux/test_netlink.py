@@ -260,7 +260,9 @@ def test_netlink_error_survives_pickle_and_copy(
 
 
 @given(st.lists(st.tuples(st.integers(0, 0x3FFF), st.binary(max_size=40))))
-def test_encoded_attributes_decode_to_the_same(pairs: list[tuple[int, bytes]]) -> None:
+def test_encoded_attributes_decode_to_the_original_attributes(
+    pairs: list[tuple[int, bytes]],
+) -> None:
     """Attributes encoded by `attr` and `nest` decode to the same, without padding and flags."""
     built = nest(7, *(attr(kind, payload) for kind, payload in pairs))
     ((kind, inside),) = attributes(built)

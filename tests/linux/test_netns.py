@@ -80,7 +80,7 @@ def _tid() -> int:
     return int(os.readlink("/proc/thread-self").rpartition("/")[2])
 
 
-def test_entered_moves_the_caller_and_back(space: NetNS) -> None:
+def test_entered_moves_the_caller_into_the_namespace_and_back(space: NetNS) -> None:
     """`entered` moves the calling thread into the namespace and back, even if nested.
 
     An exception in the body is raised.
@@ -129,7 +129,7 @@ def test_entered_moves_only_the_calling_thread(space: NetNS, thread: ThreadPoolE
     assert current_netns() == thread.submit(current_netns).result(WITHIN) == before
 
 
-def test_socket_stays_in_the_namespace_of_its_opening(space: NetNS) -> None:
+def test_opened_socket_stays_in_its_first_namespace(space: NetNS) -> None:
     """A socket stays in the namespace where it was opened.
 
     It can be used from any other namespace.

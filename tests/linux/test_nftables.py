@@ -184,7 +184,7 @@ def test_owned_table_refuses_other_sockets(rules: Nft, space: NetNS) -> None:
 
 
 def test_flush_keeps_owned_tables(rules: Nft, space: NetNS) -> None:
-    """A flush by another socket removes all tables except those with an owner."""
+    """A flush by another socket removes only tables that have no owner."""
     plain = Table("ip6", "plain")
     with Nft(space) as owner:
         owner.apply([nftables.add_table(OWNED, owned=True), nftables.add_table(plain)])

@@ -104,7 +104,7 @@ def bare() -> Iterator[Pair]:
 
 @pytest.fixture
 def ends6() -> Iterator[Pair]:
-    """Connect two namespaces, one of which has an IPv6 address."""
+    """Connect two namespaces; only one of the two has an IPv6 address."""
     with pair([], [THERE]) as both:
         yield both
 

@@ -40,7 +40,7 @@ REFUSED: dict[str, tuple[Callable[[], object], int, str]] = {
 
 
 @pytest.mark.parametrize("call", REFUSED)
-def test_error_names_call_and_arguments(call: str) -> None:
+def test_error_of_system_call_has_its_errno_and_arguments(call: str) -> None:
     """The error of a system call has its errno, its arguments and the kernel's message."""
     ask, number, words = REFUSED[call]
     with (

@@ -323,10 +323,10 @@ def test_oracle_and_matrix_import_without_rich() -> None:
 # --- origin ----------------------------------------------------------------------
 
 
-def test_parts_of_a_matrix_keep_its_origin() -> None:
-    """Parts of a matrix keep its origin, which allows further queries.
+def test_selected_and_merged_matrices_keep_the_origin_object() -> None:
+    """Selected, restricted and merged matrices keep the origin object of their source.
 
-    The origin has no effect on equality.
+    The origin object has no effect on equality.
     """
     here, there = object(), object()
     one = Matrix({CELL: KEPT}, origin=here)
@@ -443,7 +443,7 @@ def test_explanation_entry_shows_a_cell_with_ttl_if_there_is_one() -> None:
     ]
 
 
-def test_explanation_separates_different_promises_outcomes_and_ttls() -> None:
+def test_explanation_has_an_entry_for_each_combination_of_promise_outcome_and_ttl() -> None:
     """Cells with different promises, outcomes or changed TTLs are in separate entries.
 
     A TTL that is wrong in only one direction makes no separate entry.

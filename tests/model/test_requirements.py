@@ -59,7 +59,7 @@ def test_catalogue_ids_have_no_gap() -> None:
 def test_every_requirement_has_a_source_and_known_features() -> None:
     """Every requirement has a source and known features.
 
-    A requirement that depends on the dialect names the field of `Dialect`.
+    If a requirement depends on the dialect, the catalogue has the name of the field of `Dialect`.
     """
     for row in CATALOGUE:
         assert row.sources, row

@@ -98,7 +98,7 @@ def test_owner_of_the_bridge_address_is_the_host() -> None:
     assert set(owners.values()) == {"host", "attacker", "internet", "ns1", "ns2"}
 
 
-def test_pick_of_missing_family_lists_the_candidates() -> None:
+def test_error_for_missing_family_lists_addresses_of_other_family() -> None:
     """The error for a missing family lists the owner's addresses of the other family."""
     (four, six) = Topology().host
     assert pick((four, six), 6) == six

@@ -175,7 +175,7 @@ def test_rootless_bridges_share_one_tap(source: str, target: str, words: str) ->
         ("host", "a", "dropped, UM-4"),
     ],
 )
-def test_rootless_bridges_without_outside_ipv6_have_no_route_beyond(
+def test_ipv6_from_rootless_bridge_to_outside_gets_no_reply_if_declared_unreachable(
     source: str, target: str, words: str
 ) -> None:
     """If the dialect declares IPv6 beyond rootless bridges unreachable, IPv6 packets get no reply.

@@ -79,7 +79,7 @@ def test_doctor_passes_on_a_healthy_machine() -> None:
     assert all(finding["ok"] for finding in findings.values() if finding["required"])
 
 
-def test_doctor_ends_with_the_refused_step() -> None:
+def test_last_finding_of_doctor_is_the_step_that_the_kernel_refuses() -> None:
     """The last finding of `netmodes doctor` is the refused step, with a remedy."""
     done = run(confined([*DOCTOR, "--json"], limits=NO_NETNS))
     *before, last = json.loads(done.stdout)

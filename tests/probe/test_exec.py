@@ -73,7 +73,7 @@ def cast(request: pytest.FixtureRequest) -> Iterator[tuple[Scene, Scene]]:
         yield both
 
 
-def test_exec_and_netns_probes_observe_the_same(cast: tuple[Scene, Scene]) -> None:
+def test_exec_and_netns_probes_have_the_same_observations(cast: tuple[Scene, Scene]) -> None:
     """The exec probe and the netns probe observe the same, and all promises are kept.
 
     The outcome, code, TTLs and sender of every cell are equal.

@@ -109,7 +109,7 @@ def test_unused_address_behind_macvlan_queue_is_dropped(busy: Lan) -> None:
 
 
 def test_control_packet_does_not_count_as_traffic(lan: Lan) -> None:
-    """A LAN without traffic is quiet after two passes, since control packets do not count."""
+    """A LAN without traffic is quiet after two rounds of control packets, which do not count."""
     with control() as lo, Quiet(lo, [lan.sender, lan.parent, lan.inside]) as quiet:
         assert any(quiet.reached() for _ in range(1000))
         assert quiet.reached()

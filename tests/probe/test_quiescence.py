@@ -67,8 +67,8 @@ def test_proxied_requests_are_dumped_once_without_traffic(
         assert len(dumps) == 1
 
 
-def test_packet_between_two_passes_counts_as_traffic(ends: Pair, lo: NetNS) -> None:
-    """A packet in either direction between two passes counts as traffic."""
+def test_packet_between_two_control_packet_rounds_counts_as_traffic(ends: Pair, lo: NetNS) -> None:
+    """A packet in either direction between two control-packet rounds counts as traffic."""
     one, other = ends
     with Quiet(lo, ends) as quiet:
         for sender, address in ((one, "192.0.2.2"), (other, "192.0.2.1")):

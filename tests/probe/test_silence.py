@@ -36,8 +36,12 @@ PATIENCE = 10.0
 
 
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Record the results of `Quiet.reached`, of which the wait for missing replies consists."""
+def rounds(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Record the result of each call of `Quiet.reached`.
+
+    The prober repeats this call until missing replies are final. Each call is a round of control
+    packets.
+    """
     results: list[bool] = []
 
     class Counted(Quiet):
@@ -52,10 +56,12 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 # --- duration -----------------------------------------------------------------------
 
 
-def test_many_dropped_requests_need_few_passes(star: Star, passes: list[bool]) -> None:
-    """Dropped requests need no timeout, only a few passes for all cells together.
+def test_many_dropped_requests_need_few_control_packet_rounds(
+    star: Star, rounds: list[bool]
+) -> None:
+    """Dropped requests need no timeout, only a few rounds of control packets for all cells.
 
-    A pass checks whether packets are in transit.
+    A round checks whether packets are in transit.
     """
     add_rule(star.router, "forward", nftables.verdict("drop"))
     requests = [
@@ -66,17 +72,17 @@ def test_many_dropped_requests_need_few_passes(star: Star, passes: list[bool]) -
     ]
     found = observe_all(requests, through=star.namespaces)
     assert set(found) == {Observation(Outcome.DROPPED)}
-    assert passes[-1]
-    assert len(passes) < 20
+    assert rounds[-1]
+    assert len(rounds) < 20
 
 
-def test_matrix_with_all_replies_needs_no_quiescence_check(star: Star, passes: list[bool]) -> None:
+def test_matrix_with_all_replies_needs_no_quiescence_check(star: Star, rounds: list[bool]) -> None:
     """If every probe has its reply, the prober does not check whether packets are in transit."""
     requests = [probe(star.client, SHARED[family], star.first) for family in FAMILIES]
     assert {seen.outcome for seen in observe_all(requests, through=star.namespaces)} == {
         Outcome.REPLY
     }
-    assert passes == []
+    assert rounds == []
 
 
 def test_request_to_missing_neighbour_is_dropped() -> None:
@@ -101,7 +107,7 @@ def test_request_to_missing_neighbour_is_dropped() -> None:
     assert {seen.detail for seen in later} == {"the next hop did not resolve to a MAC address"}
 
 
-def test_requests_to_unused_addresses_need_few_passes(passes: list[bool]) -> None:
+def test_requests_to_unused_addresses_need_few_control_packet_rounds(rounds: list[bool]) -> None:
     """The prober does not wait for unresolved neighbours, because no reply can come late."""
     with pair(["10.0.0.1/16", "fd00::1/64"], ["10.0.0.2/16", "fd00::2/64"]) as (one, other):
         requests = [
@@ -111,8 +117,8 @@ def test_requests_to_unused_addresses_need_few_passes(passes: list[bool]) -> Non
             for address in (f"10.0.0.{number}", f"fd00::{number}")
         ]
         assert set(observe_all(requests)) == {Observation(Outcome.DROPPED)}
-    assert passes[-1]
-    assert len(passes) < 20
+    assert rounds[-1]
+    assert len(rounds) < 20
 
 
 # --- late neighbours ----------------------------------------------------------------

@@ -419,7 +419,7 @@ def test_error_for_unreadable_expectation_file_has_its_path(
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
-def test_error_for_a_folder_as_expectation_file_is_the_kernels(tmp_path: Path) -> None:
+def test_folder_as_expectation_file_gives_the_error_of_the_kernel(tmp_path: Path) -> None:
     """If the expectation file is a folder, the error is the kernel's and has the path."""
     with pytest.raises(BadExpectations, match=f"^{tmp_path}: Is a directory$"):
         expectations.read(tmp_path)

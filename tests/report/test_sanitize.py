@@ -199,7 +199,7 @@ def test_markdown_escapes_text(said: str) -> None:
 
 @settings(deadline=None)
 @given(made.hostile_reports())
-def test_summary_has_only_template_markup(report: Report) -> None:
+def test_summary_has_no_markup_except_the_templates(report: Report) -> None:
     """The summary's only HTML is collapsible sections and quoted failures.
 
     Its links lead to the web.

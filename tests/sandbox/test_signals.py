@@ -1,4 +1,4 @@
-"""Tests of signals, each of which reaches the process in the sandbox once.
+"""Tests that each signal reaches the process in the sandbox once.
 
 The waiting process is the one outside, which relays signals to the process inside.
 """

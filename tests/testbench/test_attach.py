@@ -107,7 +107,7 @@ def test_network_without_bridge_is_refused(host: NetNS, inside: NetNS) -> None:
 def test_failed_attach_leaves_namespace_with_eth0_unchanged(host: NetNS, inside: NetNS) -> None:
     """Attaching a namespace that already has `eth0` fails and leaves the namespace unchanged.
 
-    The error names the new veth pair, of which both ends are removed.
+    The error names the new veth pair. Both of its ends are removed.
     """
     with Netlink(inside) as netlink:
         netlink.send([rtnetlink.add_bridge("eth0")])

@@ -95,7 +95,7 @@ def test_client_reports_the_error_of_a_refused_message(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_unfragmentable_message_beyond_mtu_is_refused(ends: Ends, family: Family) -> None:
+def test_unfragmentable_message_larger_than_mtu_is_refused(ends: Ends, family: Family) -> None:
     """The client's kernel refuses a message with the DF bit if it exceeds the known path MTU."""
     with Client(ends[0], Protocol.UDP, FAR_ADDRESS[family], port=ECHO, whole=True) as call:
         assert call.mtu == 1500

@@ -1,4 +1,4 @@
-"""Tests of histories, which detect leftovers of removed containers and networks.
+"""Tests that random histories detect leftovers of removed containers and networks.
 
 A history is a random sequence of steps on a scene.
 """
@@ -52,7 +52,7 @@ def test_identifier_matches_only_as_a_separate_word() -> None:
 
 @pytest.fixture
 def history(world: World, runtime: Adapter, guard: LeakGuard) -> Iterator[History]:
-    """Begin a history of the world and the runtime."""
+    """Begin a random sequence of steps with the world and the runtime."""
     steps = Steps(lambda _: None, "a history", examples=1, steps=1)
     made = History(HistoryStage(world, runtime, guard, steps))
     yield made

@@ -191,7 +191,7 @@ def test_host_call_survives_unpicklable_values(host: HostMachine) -> None:
     assert host.call(_add, 1, other=1) == 2
 
 
-def test_host_call_of_unknown_function_raises(
+def test_host_call_of_unknown_function_is_an_error(
     doomed: HostMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call of an unknown function raises, and the host still serves the next call."""
@@ -215,7 +215,7 @@ def _wait_for_word(port: int) -> str:
     return "late"
 
 
-def test_interrupted_host_call_does_not_affect_the_next(doomed: HostMachine) -> None:
+def test_interrupted_host_call_does_not_affect_the_next_call(doomed: HostMachine) -> None:
     """After an interrupted function call, the next call gets its own result."""
     with Netlink(doomed.netns) as netlink:
         netlink.send([rtnetlink.set_link(rtnetlink.LO, up=True)])

@@ -47,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("services")
 
 
 def test_services_record_every_visit(services: Services, client: NetNS) -> None:
-    """The record has each visit's client, transport, service and address."""
+    """The process records each visit with its client, transport, service and address."""
     mark, expected = services.mark(), []
     for family in FAMILIES:
         for service in TCP_PORTS:
@@ -65,8 +65,8 @@ def test_services_record_every_visit(services: Services, client: NetNS) -> None:
     assert [visit.at for visit in seen] == sorted(visit.at for visit in seen)
 
 
-def test_delivered_datagrams_are_in_the_record(services: Services, client: NetNS) -> None:
-    """The record since a given mark has exactly the datagrams that were sent after the mark."""
+def test_services_record_every_delivered_datagram(services: Services, client: NetNS) -> None:
+    """The visits since a mark are exactly the datagrams that were sent after the mark."""
     with datagrams(client, 4, "echo") as sock:
         for count in (1, 100, 50):
             mark = services.mark()
@@ -97,8 +97,8 @@ def test_client_without_return_route_is_recorded(
     assert [visit.client[0] for visit in services.visits(mark)] == ["fd00:9::9", CLIENT[6]]
 
 
-def test_endless_transfer_does_not_delay_the_record(services: Services, client: NetNS) -> None:
-    """The record is available during an endless transfer."""
+def test_visits_can_be_read_during_an_endless_transfer(services: Services, client: NetNS) -> None:
+    """The services process answers queries for its visits during an endless transfer."""
     with stream(client, 4, "chargen") as sock:
         sock.sendall(b"1000000000000\n")
         reader = threading.Thread(target=drain, args=(sock,))

@@ -38,7 +38,10 @@ class DaemonSpec:
         return f"/run/netmodes/{self.program}.log"
 
     def resolved(self, found: Mapping[str, str]) -> DaemonSpec:
-        """Return the daemon with the full path of its program if `found` has that program."""
+        """Return a copy of this specification with the program's path from `found`.
+
+        A program that is not in `found` keeps its name.
+        """
         return replace(self, command=programs.resolved(self.command, found))
 
 

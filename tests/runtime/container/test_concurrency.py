@@ -113,7 +113,7 @@ def test_concurrently_created_networks_do_not_overlap(engine: Engine, root: Path
     assert len({item.subnet for item in engine.networks()}) == 7
 
 
-def test_concurrent_starts_beyond_the_subnet_are_refused(engine: Engine, root: Path) -> None:
+def test_concurrent_starts_without_a_free_address_are_refused(engine: Engine, root: Path) -> None:
     """Concurrent starts beyond the five free addresses of a /29 are refused.
 
     A refused start leaves nothing.

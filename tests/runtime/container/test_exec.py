@@ -42,7 +42,7 @@ def test_exec_returns_output_and_exit_code(engine: Engine, web: ContainerRecord)
     assert engine.exec(web.id, ["sh", "-c", "kill -9 $$"]).exit_code == 137
 
 
-def test_exec_returns_output_beyond_the_pipe_capacity(engine: Engine, web: ContainerRecord) -> None:
+def test_exec_returns_output_larger_than_a_pipe_holds(engine: Engine, web: ContainerRecord) -> None:
     """`exec` returns output larger than any pipe's capacity, on both streams at the same time."""
     script = "dd if=/dev/zero bs=1024 count=512 2>/dev/null; dd if=/dev/zero bs=1024 count=256 >&2"
     result = engine.exec(web.id, ["sh", "-c", script])
@@ -88,7 +88,7 @@ def test_exec_has_requested_environment_and_directory(engine: Engine, web: Conta
     ("command", "code"),
     [("nope", 127), ("/bin/nope", 127), ("/etc/passwd", 126), ("/bin", 126)],
 )
-def test_exec_of_unusable_command_has_the_shells_exit_code(
+def test_exec_of_unusable_command_has_the_exit_code_of_a_shell(
     engine: Engine, web: ContainerRecord, root: Path, command: str, code: int
 ) -> None:
     """`exec` of an unusable command has a shell's exit code and leaves nothing behind."""

@@ -259,9 +259,9 @@ def test_fitting_record_is_replaced_on_a_full_disk(small: Path) -> None:
 def test_unwritable_optional_record_causes_no_failure_on_a_full_disk(
     engine: Engine, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mydocker call succeeds if it cannot write an optional record.
+    """A mydocker call succeeds even if it cannot write the optional update of a container record.
 
-    The next reader comes to the same result without the record.
+    The next call comes to the same result without that update.
     """
     web = engine.run("base", FOR_EVER, name="web")
     monkeypatch.setattr("runtime.store._refilled", lambda *_: False)

@@ -104,7 +104,7 @@ def _descriptors(pid: int) -> list[str]:
     return sorted(found)
 
 
-def test_next_call_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
+def test_next_command_replaces_a_killed_daemon(engine: Engine, lan: str) -> None:
     """After the daemon was killed, the next mydocker call starts a new one.
 
     The new daemon serves the same containers.

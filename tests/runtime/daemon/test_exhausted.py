@@ -76,7 +76,7 @@ def test_relayed_connection_waits_while_descriptors_are_exhausted(web: Container
             assert accepted.recv(2) == b"hi"
 
 
-def test_engine_call_waits_while_descriptors_are_exhausted(
+def test_command_waits_while_the_daemon_has_no_free_descriptor(
     engine: Engine, lan: str, root: Path, web: ContainerRecord
 ) -> None:
     """A mydocker call waits while the daemon has no free descriptor, without a busy loop.

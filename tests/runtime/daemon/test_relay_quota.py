@@ -116,7 +116,7 @@ def test_relay_quota_grows_when_another_container_ends(
         assert len(server.taken()) == _ALONE
 
 
-def test_relay_quota_allows_one_connection_with_many_containers(
+def test_each_of_many_containers_may_have_one_relayed_connection(
     engine: Engine, lan: str, web: ContainerRecord
 ) -> None:
     """A container's relay quota is never smaller than one connection needs."""

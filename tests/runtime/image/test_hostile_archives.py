@@ -81,8 +81,8 @@ def test_entry_that_leads_out_is_refused(
         make(engine, tars.tar(*items))
 
 
-def test_link_to_outside_is_kept_as_a_link(engine: Engine, canary: Path) -> None:
-    """A link that leads out is kept as a link, and a later entry of its name replaces it."""
+def test_symlink_to_outside_is_kept_as_a_symlink(engine: Engine, canary: Path) -> None:
+    """A symlink that leads out of the image is kept; a later entry of that name replaces it."""
     items = [symlink("out", str(canary)), symlink("file", f"{canary}/file")]
     make(engine, tars.tar(*items, Item("file", b"mine"), directory("out"), Item("out/file")))
     tree = Path(engine.images.get("made").layers[0])
@@ -208,7 +208,7 @@ def test_damaged_tar_is_refused(
 @pytest.mark.parametrize(
     ("files", "whole"), [([1 << 21], False), ([1 << 21], True), ([200_000] * 8, False)]
 )
-def test_archive_beyond_the_byte_budget_is_refused(
+def test_archive_that_unpacks_to_too_many_bytes_is_refused(
     engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch, files: list[int], *, whole: bool
 ) -> None:
     """An archive that unpacks beyond the byte budget of all its layers is refused.

@@ -217,7 +217,7 @@ def test_too_many_ports_on_the_ipv6_loopback_are_refused(
     engine.run("base", FOR_EVER, network=lan, publish=[f"0.0.0.0:{ports}"])
 
 
-def test_published_ports_beyond_one_message_are_reserved(engine: Engine) -> None:
+def test_ports_are_reserved_if_one_message_cannot_carry_all_descriptors(engine: Engine) -> None:
     """All published ports are reserved, even if one message cannot carry their descriptors."""
     web = engine.run("base", FOR_EVER, publish=["8000-8299:80-379"])
     assert len(web.state.ports) == 300
@@ -413,7 +413,7 @@ MOVING: dict[str, Callable[[Engine], object]] = {
 @pytest.mark.parametrize(
     "step", steps((networking.ContainerNetworking, "_publish"), (ports, "redirect")).values()
 )
-def test_killed_port_move_is_completed_by_the_next_call(
+def test_next_command_completes_a_killed_move_of_a_port_to_another_network(
     engine: Engine, root: Path, step: Step
 ) -> None:
     """If a mydocker call that moves a port is killed, the next call completes the move.
