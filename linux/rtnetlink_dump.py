@@ -350,8 +350,10 @@ REFUSALS: Final = {
 
 
 class RouteLookup(NamedTuple):
-    """Result of a route lookup: a `local` packet, or the link index `oif` and the neighbour `via`.
+    """Result of a route lookup for a packet.
 
+    If `local` is set, the kernel delivers the packet in this netns. Otherwise the packet leaves
+    through the link with index `oif`, to the neighbour `via`.
     `refused` is the reason why there is no route; then the other fields have no meaning.
     """
 

@@ -103,7 +103,7 @@ def silence_causes(
 def _discovery(trail: Sequence[Sighting], namespace: str, hop: Address) -> set[tuple[Role, bool]]:
     """Return the neighbour discovery packets about `hop` that `namespace` sent or received.
 
-    Each item is the role of a packet, and whether `namespace` sent it.
+    Each item is a packet's `Role`, such as a solicitation, and True if `namespace` sent the packet.
     """
     return {
         (item.seen.role, item.outgoing)

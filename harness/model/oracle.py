@@ -420,7 +420,7 @@ def _tap(dialect: Dialect, end: Attachment) -> str:
 
 
 def _mistaken(source: Attachment, answers: str, routers: int, requirement: str) -> Promise:
-    """Promise a reply from another owner of the target's address that is nearer to the source."""
+    """Promise a reply from a namespace that also has the target's address, nearer to the source."""
     return Promise(
         Outcome.WRONG_PEER,
         ttl=START_TTL - routers,
@@ -431,11 +431,11 @@ def _mistaken(source: Attachment, answers: str, routers: int, requirement: str) 
 
 
 def _kept_out(world: _World, cell: Cell, source: Attachment, target: Attachment) -> Promise | None:
-    """Promise a drop or reject of packets that the runtime's rules keep from a container.
+    """Promise a drop or reject of packets that the runtime's rules do not let into a container.
 
-    They come from other networks, from outside the host, or from peers on a network without
-    inter-container communication. By default the rules drop no packet that the host sends, and none
-    whose target is not a container.
+    The packets come from other networks, from outside the host, or from peers on a network without
+    inter-container communication. The rules accept packets from the host. They also accept packets
+    to targets other than containers, unless the dialect declares a drop.
     """
     if source == target or source.name == HOST:
         return None

@@ -472,7 +472,10 @@ LOOPBACKS: dict[Family, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address(
 
 
 class AddressBook:
-    """Cache of all addresses in a scene at one moment; `netns` returns a view by its name."""
+    """Cache of all addresses in a scene at one moment.
+
+    `netns` takes the name of a container and returns a view of the container's netns.
+    """
 
     def __init__(
         self, plan: Plan, runtime: Adapter, world: World, netns: Callable[[str], NetnsView]

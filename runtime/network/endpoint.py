@@ -299,9 +299,9 @@ def drop(flows: Iterable[Flow]) -> None:
 def forget(addresses: Collection[Address], flows: FlowWatch | None = None) -> None:
     """Delete the neighbour entries and flows of addresses that are no longer in use.
 
-    In a kernel without ctnetlink the flows time out. Flows of group reports (IGMP) are deleted
-    too: nothing depends on them, and they alone would make each call within ten minutes walk the
-    kernel's whole table.
+    In a kernel without ctnetlink the flows time out. Flows of IGMP membership reports are
+    deleted too, because nothing depends on them. A remaining one would make each call of the next
+    ten minutes walk the kernel's whole conntrack table.
     """
     if not addresses:
         return

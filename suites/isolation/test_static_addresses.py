@@ -180,7 +180,7 @@ def assert_refused(
 
 @requirement("NET-5")
 @pytest.mark.parametrize("mac", [MAC, MAC.upper()], ids=["lowercase", "uppercase"])
-def test_request_for_requested_mac_of_a_peer_is_handled_as_declared(
+def test_request_for_mac_that_a_peer_requested_is_handled_as_declared(
     requested: Scene, runtime: Adapter, host: NetnsView, mac: str
 ) -> None:
     """A request for a MAC that a peer has requested is refused or granted, as the runtime declares.

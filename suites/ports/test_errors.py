@@ -27,7 +27,7 @@ MTUS: Final = {"packet-too-big": 1300, "host-unreachable": None}
 
 @requirement("BR-20", "PUB-1")
 @pytest.mark.parametrize("caller", [ATTACKER, INTERNET])
-def test_published_port_without_listener_is_rejected(
+def test_packet_to_published_port_without_listener_is_rejected(
     ports_scene: Scene, transport: Transport, family: Family, caller: str
 ) -> None:
     """A client of a published port gets a reset or port-unreachable if no process listens on it."""

@@ -107,7 +107,7 @@ def test_repeated_mesh_observes_current_isolation(scene: Scene, members: list[Me
 def test_mesh_reports_reply_of_another_member_as_wrong_peer(
     members: list[Member], ask: Ask
 ) -> None:
-    """If the address of a request belongs to another container, the outcome is a wrong peer."""
+    """If a request is sent to the address of another member, the outcome is a wrong peer."""
     wrong = members[1]._replace(address=members[2].address)
     found = ask([members[0], wrong, members[2]])
     assert found[cell("m0", "m1")].outcome is Outcome.WRONG_PEER

@@ -54,7 +54,7 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def run(project: Project) -> Run:
-    """Return a function that runs a failing and a passing test in a real world."""
+    """Return a function that runs pytest on two live tests: one fails and the other passes."""
 
     def run(*options: str, body: str = MATRIX) -> pytest.RunResult:
         text = BROKEN.replace("{bridge}", "Bridge()").replace("{body}", body)

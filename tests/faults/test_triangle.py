@@ -13,7 +13,7 @@ CATALOGUE = load(Path(__file__).parents[2] / "suites" / "requirements.toml")
 LEAST = 120
 
 
-def test_missing_test_fault_or_replay_is_a_hole() -> None:
+def test_table_reports_requirement_that_lacks_a_test_fault_or_replay() -> None:
     """The table reports a requirement without a test, and one without a fault.
 
     It also reports a known bug that no fault replays.

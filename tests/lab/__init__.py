@@ -1,1 +1,1 @@
-"""Tests of the lab as users and scripts run it, and of its leftovers."""
+"""Tests of the lab as users and scripts run it, and of the machine's state after the lab."""

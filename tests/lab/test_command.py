@@ -199,7 +199,7 @@ def test_lab_greeting_names_the_runtimes_program(runtime: str, typed: str) -> No
     assert session.user_command(registry.load(runtime)) == typed
 
 
-def test_lab_greeting_names_the_described_command(tmp_path: Path) -> None:
+def test_lab_greeting_names_the_command_that_a_toml_file_describes(tmp_path: Path) -> None:
     """For a runtime that a TOML file describes, the greeting suggests its command, not the file."""
     acme(tmp_path)
     (tmp_path / "usr/bin").mkdir(parents=True)

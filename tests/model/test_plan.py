@@ -112,7 +112,7 @@ def test_home_of_a_joined_container_is_the_end_of_the_chain() -> None:
     assert plan.home("c") == plan.home("b") == plan.home("a") == plan.container("a")
 
 
-def test_plan_has_default_network_without_entry() -> None:
+def test_plan_has_the_default_network_even_if_no_entry_declares_one() -> None:
     """A plan always has the default network.
 
     Any other network needs an entry.

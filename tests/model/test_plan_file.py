@@ -86,7 +86,7 @@ def test_any_plan_survives_its_file(plan: Plan) -> None:
         st.integers(1, 100),
     )
 )
-def test_any_published_port_survives_a_plan_file(port: Publish) -> None:
+def test_published_port_is_equal_after_writing_and_reading_a_plan_file(port: Publish) -> None:
     """Writing and reading a plan restores every published port.
 
     Ports are single ports and ranges, on addresses of both families.

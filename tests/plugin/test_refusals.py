@@ -1,4 +1,4 @@
-"""Tests of machines that cannot run live tests, where a run fails at its start."""
+"""Tests that a run fails at its start on a machine that cannot run live tests."""
 
 from __future__ import annotations
 

@@ -165,9 +165,9 @@ def test_test_that_inspects_a_userspace_stack_is_unsupported(
 
 
 def test_leak_of_an_unsupported_test_is_reported(project: pytest.Pytester) -> None:
-    """A leak in a test that turns out to be unsupported is reported.
+    """A leak is reported even if the test that leaves it turns out to be unsupported.
 
-    An adapter that cannot inspect a user-space stack is not a failure of the runtime.
+    The test is unsupported because the adapter cannot inspect a user-space network stack.
     """
     project.makepyfile(
         """

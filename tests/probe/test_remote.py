@@ -236,8 +236,8 @@ def route(destination: str, family: int, *, oif: int = ETH0, via: str = "") -> r
     )
 
 
-def test_userspace_stack_routes_of_lo_and_other_family_are_omitted() -> None:
-    """Routes of `lo` and of another family are omitted for a user-space network stack.
+def test_userspace_stack_routes_of_lo_or_unrequested_family_are_omitted() -> None:
+    """Routes of `lo` or of an unrequested family are omitted for a user-space network stack.
 
     gVisor has one routing table and returns all of it for either family.
     """

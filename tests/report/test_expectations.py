@@ -166,7 +166,7 @@ def test_error_for_an_expectation_names_the_entry(text: str, complaint: str) -> 
         (SAYING, "= 3", "= true", "Expected `int`, got `bool` - at `$.at_most`"),
     ],
 )
-def test_error_for_an_expectation_names_number_subject_and_key(
+def test_error_for_invalid_expectation_has_its_number_its_subject_and_key(
     entry: str, old: str, new: str, complaint: str
 ) -> None:
     """The error for an invalid expectation names its number, its subject and the key.
@@ -425,7 +425,7 @@ def test_folder_as_expectation_file_gives_the_error_of_the_kernel(tmp_path: Path
         expectations.read(tmp_path)
 
 
-def test_smallest_limit_of_a_message_pattern_is_one() -> None:
+def test_message_pattern_can_be_limited_to_one_excused_test() -> None:
     """A message pattern may be limited to one excused test, the smallest limit."""
     (found,) = expectations.loads(SAYING.replace("at_most = 3", "at_most = 1"))
     assert found.at_most == 1

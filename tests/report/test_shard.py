@@ -65,8 +65,8 @@ def test_unknown_test_counts_as_the_median() -> None:
     assert parts == {"a.py::test": 1, "b.py::test": 2, "new.py::test": 3, "c.py::test": 2}
 
 
-def test_new_file_without_times_leaves_other_files_in_their_shards() -> None:
-    """Without recorded times, a new file leaves other files in their shards.
+def test_new_file_moves_no_other_file_if_no_durations_are_recorded() -> None:
+    """If no test durations are recorded, a new file leaves other files in their shards.
 
     The hash of a file's name determines its shard.
     """

@@ -235,8 +235,8 @@ def test_regularly_drained_capture_loses_no_frame(small: Tap, sock: socket.socke
 def test_tap_serves_one_capture_at_a_time(taps: list[Tap]) -> None:
     """A tap serves one capture at a time.
 
-    Two captures at one tap would take frames from each other. A capture whose body raises frees its
-    taps.
+    Two captures at one tap would take frames from each other. If the body of a capture
+    raises an error, the next capture can open its taps.
     """
     taken = r"active at far/eth0, near/eth0"
     with Capture(taps), pytest.raises(RuntimeError, match=taken), Capture(taps):

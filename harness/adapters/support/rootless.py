@@ -60,7 +60,7 @@ def environment(path: str) -> dict[str, str]:
 
 
 def obstacle() -> str:
-    """Return the reason why this sandbox cannot have such a user, or an empty text."""
+    """Return the reason why this sandbox cannot have a rootless user, or an empty text."""
     for kind in ("uid", "gid"):
         with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
             if not maps_every_id(file, SUBORDINATE.stop - 1):

@@ -192,7 +192,7 @@ def subnet_of_a_bystander(site: FaultContext) -> None:
 
 @fault(violates="NET-7", around="network")
 def overlapping_subnet_accepted(site: FaultContext, verb: AdapterCall) -> object:
-    """Choose another subnet when the requested one is refused."""
+    """Accept a request for an overlapping subnet, and create the network with another subnet."""
     try:
         return verb()
     except RuntimeRefused:

@@ -89,10 +89,10 @@ REMOVING = steps(
 
 
 @pytest.mark.parametrize("step", REMOVING.values(), ids=list(REMOVING))
-def test_killed_image_removal_is_finished_by_the_next_change(
+def test_image_removal_that_was_killed_is_finished_by_the_next_change(
     engine: Engine, root: Path, step: tuple[Any, str, bool]
 ) -> None:
-    """The image of a killed removal is whole, or the next change finishes its removal."""
+    """If the removal of an image is killed, the image is whole or the next change removes it."""
     make(engine, ONE, TWO)
     make(engine, ONE, name="other")
     killed_at(step, lambda: Engine(root).images.remove("made"))
