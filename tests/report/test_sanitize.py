@@ -199,8 +199,8 @@ def test_markdown_escapes_text(said: str) -> None:
 
 @settings(deadline=None)
 @given(made.hostile_reports())
-def test_summary_has_no_markup_except_the_templates(report: Report) -> None:
-    """The summary's only HTML is collapsible sections and quoted failures.
+def test_all_markup_of_the_summary_comes_from_the_template(report: Report) -> None:
+    """The only HTML in the summary is collapsible sections and quoted failures.
 
     Its links lead to the web.
     """
@@ -217,8 +217,8 @@ def test_summary_has_no_markup_except_the_templates(report: Report) -> None:
 
 @settings(deadline=None)
 @given(made.HOSTILE)
-def test_evidence_index_has_only_template_markup(said: str) -> None:
-    """The index of evidence has only the template's markup, and links its own folders only."""
+def test_all_markup_of_the_evidence_index_comes_from_the_template(said: str) -> None:
+    """The evidence index has only the template's markup; links lead to evidence folders only."""
     names = ("story.txt", said)
     failure = Failure(when="call", message=said, evidence="evidence/one", files=names)
     report = made.report(made.result(said, Verdict.BROKEN, [said], failures=(failure,)))
