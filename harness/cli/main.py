@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import __version__
-from harness.cli import compare, faults, rename_tests, runtimes
+from harness.cli import compare, faults, runtimes
 from harness.cli import findings as findings_command
 from harness.cli import reports as report_commands
 from harness.model import requirements
@@ -132,7 +132,6 @@ def _parser() -> argparse.ArgumentParser:
     faults.register(commands)
     report_commands.add(commands)
     findings_command.add(commands)
-    rename_tests.add(commands)
     return parser
 
 

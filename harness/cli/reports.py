@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.report import compare, expectations, schema, store
+from harness.report import compare, expectations, renamed_tests, schema, store
 from harness.report.expectations import BadExpectations
 from harness.report.merge import Unmergeable, merge
 from harness.report.sanitize import line
@@ -21,7 +21,7 @@ _JUDGED = (0, 1)
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add the three commands, which run on any operating system."""
+    """Add the commands about reports and expectation files, which run on any operating system."""
     about = "merge the reports of one run's shards into one report"
     join = commands.add_parser("merge", help=about, description=about)
     join.add_argument(
@@ -59,6 +59,12 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         help="file to write (default: comparison.html)",
     )
     page.set_defaults(run=_page, anywhere=True)
+    about = "update the test names in expectation files of an earlier release"
+    rename = commands.add_parser("rename-tests", help=about, description=about)
+    rename.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="expectation file to update"
+    )
+    rename.set_defaults(run=_rename, anywhere=True)
 
 
 def _merge(arguments: argparse.Namespace) -> int:
@@ -91,7 +97,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _gated(whole: Report, path: Path) -> tuple[Report, int]:
-    listed, _ = expectations.read(path)
+    listed, _, hint = renamed_tests.read(path)
     ran = {test.id for test in whole.tests}
 
     def gone(id_: str) -> bool:
@@ -101,6 +107,8 @@ def _gated(whole: Report, path: Path) -> tuple[Report, int]:
     gated = replace(whole, gate=result)
     for words in expectations.summary_lines(result, gated):
         _print(words)
+    if hint:
+        _print(hint)
     judged = whole.exit in _JUDGED
     return gated, int(not result.ok) if judged else whole.exit
 
@@ -126,6 +134,21 @@ def _page(arguments: argparse.Namespace) -> int:
         store.write_page(reports, arguments.output)
     except (BadReport, OSError) as error:
         return _fail("report", error)
+    return 0
+
+
+def _rename(arguments: argparse.Namespace) -> int:
+    """Rewrite the files, sorted as `--write-expect` does; return 2 if a file cannot be read."""
+    renamed = renamed_tests.Renamed.of_suites()
+    for path in arguments.files:
+        try:
+            before = expectations.loads(path.read_text(encoding="utf-8"))
+            after = renamed.convert(before)
+            path.write_text(expectations.dumps(after), encoding="utf-8")
+        except (BadExpectations, OSError, UnicodeDecodeError) as error:
+            return _fail(f"rename-tests: {path}", error)
+        changed = len(set(before) - set(after))
+        _print(f"{path}: {changed} of {len(before)} entries changed")
     return 0
 
 

@@ -18,7 +18,7 @@ import pytest
 from harness.model.requirements import Catalogue
 from harness.plugin import options
 from harness.plugin.worker_notes import Sharding, WorkerNotes
-from harness.report import build, expectations, merge, schema, store
+from harness.report import build, expectations, merge, renamed_tests, schema, store
 from harness.report.build import Collected
 from harness.report.expectations import BadExpectations, Deviation, uncovered_version
 from harness.report.recorder import BREAKS, PROPERTY, NodeIds, Recorder
@@ -52,10 +52,11 @@ class Reporter:
         start = config.invocation_params.dir
         self._expect = config.getoption("expect")
         self._expected: Sequence[Deviation] = ()
+        self._former_names = ""
         self._digest = "none"
         if self._expect is not None:
             with _as_usage_error("--expect"):
-                self._expected, text = expectations.read(start / self._expect)
+                self._expected, text, self._former_names = renamed_tests.read(start / self._expect)
                 self._digest = _digest(text)
         write = config.getoption("write_expect")
         self._write_to = None if write is None else start / write
@@ -214,6 +215,8 @@ class Reporter:
             report = replace(report, gate=result)
             for number, words in enumerate(expectations.summary_lines(result, report)):
                 self._say(words, bad=number == 0 and not result.ok)
+            if self._former_names:
+                self._say(self._former_names)
             if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
                 status = pytest.ExitCode.OK if result.ok else pytest.ExitCode.TESTS_FAILED
         if self._write_to is not None:
@@ -225,7 +228,7 @@ class Reporter:
             raise BadExpectations(f"{path} is unchanged: the run is partial")
         before: Sequence[Deviation] = ()
         if path.exists():
-            before, _ = expectations.read(path)
+            before, _, _ = renamed_tests.read(path)
         after = expectations.updated(report, before, gone=self._gone)
         try:
             store.replace(path, expectations.dumps(after))

@@ -8,6 +8,7 @@ __all__ = [
     "findings",
     "merge",
     "recorder",
+    "renamed_tests",
     "sanitize",
     "schema",
     "store",

@@ -1,18 +1,21 @@
-"""Tests of `netmodes rename-tests`, and of its table of renamed tests."""
+"""Tests of renamed tests: their table, `netmodes rename-tests`, and runs with former names."""
 
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.cli import main
-from harness.cli.rename_tests import Renamed
-from harness.report import expectations
+from harness.report import expectations, renamed_tests
 from harness.report.expectations import Deviation, DeviationKind
+from harness.report.renamed_tests import Renamed
 
 ROOT = Path(__file__).parents[2]
+FORMER = "suites/modes/test_bridge.py::test_it_has_lo_and_eth0_only"
+PRESENT = "suites/modes/test_bridge.py::test_bridged_container_has_only_lo_and_eth0"
 RENAMED = Renamed.of_suites()
 
 
@@ -70,15 +73,13 @@ def test_entries_of_merged_tests_become_one_entry(
 
     The file is sorted. A second conversion changes nothing.
     """
-    former = "suites/modes/test_bridge.py::test_it_has_lo_and_eth0_only"
     path = tmp_path / "acme.toml"
     requirement = known("BR-1", DeviationKind.REQUIREMENT)
-    listed = [known(f"{former}[container01]"), known(f"{former}[container02]"), requirement]
+    listed = [known(f"{FORMER}[container01]"), known(f"{FORMER}[container02]"), requirement]
     path.write_text(expectations.dumps(listed))
     assert main.main(["rename-tests", str(path)]) == 0
     assert "2 of 3 entries changed" in capsys.readouterr().out
-    present = "suites/modes/test_bridge.py::test_bridged_container_has_only_lo_and_eth0"
-    merged = known(f"{present}[default]")
+    merged = known(f"{PRESENT}[default]")
     assert set(expectations.loads(path.read_text())) == {requirement, merged}
     text = path.read_text()
     assert main.main(["rename-tests", str(path)]) == 0
@@ -94,3 +95,35 @@ def test_rename_tests_leaves_an_invalid_file_unchanged(
     assert main.main(["rename-tests", str(path)]) == 2
     assert str(path) in capsys.readouterr().err
     assert path.read_text() == "[[deviation]]\n"
+
+
+def test_former_names_in_a_file_are_read_as_present_names(tmp_path: Path) -> None:
+    """A file with former test names is read with present ones, and the hint names the command."""
+    path = tmp_path / "acme.toml"
+    path.write_text(expectations.dumps([known(f"{FORMER}[container01]")]))
+    ((deviation,), _, hint) = renamed_tests.read(path)
+    assert deviation.id == f"{PRESENT}[default]"
+    assert hint.startswith("expectations: 1 of 1 entries have former test names")
+    assert hint.endswith(f"`netmodes rename-tests {path}`")
+
+
+def test_file_with_present_names_gets_no_hint(tmp_path: Path) -> None:
+    """An expectation file with present test names is read unchanged, without a hint."""
+    path = tmp_path / "acme.toml"
+    listed = [known(f"{PRESENT}[default]"), known("BR-1", DeviationKind.REQUIREMENT)]
+    path.write_text(expectations.dumps(listed))
+    found, _, hint = renamed_tests.read(path)
+    assert set(found) == set(listed)
+    assert hint == ""
+
+
+def test_run_accepts_an_expectation_file_with_former_names(pytester: pytest.Pytester) -> None:
+    """A run reads former test names in its expectation file and prints how to update the file."""
+    former = "suites/modes/test_none.py::test_container_has_a_netns_of_its_own"
+    item = replace(known(former), runtime="mydocker")
+    pytester.makefile(".toml", expect=expectations.dumps([item]))
+    node = "suites.modes.test_none::test_container_without_network_has_its_own_netns"
+    done = pytester.runpytest_subprocess("--pyargs", node, "--expect=expect.toml", "--no-report")
+    assert done.ret == 1
+    done.stdout.fnmatch_lines(["*fixed*1: test suites/modes/test_none.py::test_container_without*"])
+    done.stdout.fnmatch_lines(["expectations: 1 of 1 entries have former test names; update*"])

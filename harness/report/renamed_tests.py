@@ -1,21 +1,17 @@
-"""The command `netmodes rename-tests`: update old test names in expectation files."""
+"""The renamed tests of the suites, and expectation files that have their former names."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.resources
 import re
-import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from harness.report import expectations
-from harness.report.expectations import BadExpectations, Deviation, DeviationKind
-
-_BAD = 2
+from harness.report.expectations import Deviation, DeviationKind
 
 
 class Renamed(NamedTuple):
@@ -67,27 +63,16 @@ class Renamed(NamedTuple):
         return [*kept, *found.values()]
 
 
-def add(commands: argparse._SubParsersAction[Any]) -> None:
-    """Add `netmodes rename-tests`, which runs on any operating system."""
-    about = "update the test names in expectation files of an earlier release"
-    parser = commands.add_parser("rename-tests", help=about, description=about)
-    parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="expectation file to update"
+def read(path: Path) -> tuple[list[Deviation], str, str]:
+    """Return the deviations in a file with present test names, its text, and a hint.
+
+    The hint is empty if the file has present names already. Raises as `expectations.read` does.
+    """
+    listed, text = expectations.read(path)
+    present = Renamed.of_suites().convert(listed)
+    former = len(set(listed) - set(present))
+    hint = (
+        f"expectations: {former} of {len(listed)} entries have former test names; "
+        f"update them with `netmodes rename-tests {path}`"
     )
-    parser.set_defaults(run=_rename, anywhere=True)
-
-
-def _rename(arguments: argparse.Namespace) -> int:
-    """Rewrite the files, sorted as `--write-expect` does; return 2 if a file cannot be read."""
-    renamed = Renamed.of_suites()
-    for path in arguments.files:
-        try:
-            before = expectations.loads(path.read_text(encoding="utf-8"))
-            after = renamed.convert(before)
-            path.write_text(expectations.dumps(after), encoding="utf-8")
-        except (BadExpectations, OSError, UnicodeDecodeError) as error:
-            sys.stderr.write(f"netmodes rename-tests: {path}: {error}\n")
-            return _BAD
-        changed = len(set(before) - set(after))
-        sys.stdout.write(f"{path}: {changed} of {len(before)} entries changed\n")
-    return 0
+    return present, text, hint if former else ""
