@@ -353,7 +353,7 @@ class RouteLookup(NamedTuple):
     """Result of a route lookup for a packet.
 
     If `local` is set, the kernel delivers the packet in this netns. Otherwise the packet leaves
-    through the link with index `oif`, to the neighbour `via`.
+    through the link with index `oif`, to the neighbour `via` or directly to its destination.
     `refused` is the reason why there is no route; then the other fields have no meaning.
     """
 
