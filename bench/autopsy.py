@@ -9,7 +9,6 @@ a restart.
 
 from __future__ import annotations
 
-import importlib.resources
 import re
 import sys
 from itertools import islice
@@ -123,7 +122,7 @@ def _measure() -> int:
 
 def stories(id_: str) -> str:
     """Return the explanations of the cells that a fault makes wrong, without packet captures."""
-    rows = requirements.load(importlib.resources.files("suites") / "requirements.toml")
+    rows = requirements.of_suites()
     fault, lines = discover(rows)[id_], []
     made: list[FaultyAdapter] = []
     with World.build() as world:

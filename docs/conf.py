@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from importlib import resources
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -51,8 +50,7 @@ def _complete(_app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def _requirement_lines() -> Iterator[str]:
-    catalogue = requirements.load(resources.files("suites") / "requirements.toml")
-    for section, items in groupby(catalogue, key=lambda item: item.section):
+    for section, items in groupby(requirements.of_suites(), key=lambda item: item.section):
         yield from (f"## {section}", "")
         for item in items:
             yield from (f"### {item.id}", "", f"{item.level}. {item.statement}", "")

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
 from rich.markup import escape
 
 from harness.adapters import registry
@@ -21,6 +20,7 @@ from harness.cli.faults import SUITES
 from harness.report import expectations, schema, store
 from harness.report.compare import Column, as_json, as_markdown
 from harness.report.expectations import BadExpectations
+from harness.report.render import terminal
 from harness.report.sanitize import line
 
 TABLE, DATA, PAGE, LOG = "comparison.md", "comparison.json", "comparison.html", "pytest.log"
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     if problems := list(_mistakes(names, arguments)) or list(_unwritable(names, arguments)):
         _complain(*problems)
         return 2
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = terminal.console()
     tests = arguments.tests or [str(SUITES)]
     columns: list[Column] = []
     trouble = ""

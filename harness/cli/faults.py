@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.resources
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 
 from harness.faults.fault import FaultError, discover
 from harness.model import requirements
 from harness.model.requirements import Catalogue
 from harness.plugin.workers import default_number
+from harness.report.render import terminal
 
 SUITES: Final = Path(__file__).parents[2] / "suites"
 _ABOUT: Final = "sabotage the runtime with each fault, and check that the suites catch it"
@@ -62,14 +61,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     table.set_defaults(run=triangle)
 
 
-def catalogue() -> Catalogue:
-    """Return the requirement catalogue of the suites."""
-    return requirements.load(importlib.resources.files(SUITES.name) / "requirements.toml")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Try the faults; return 0 if tests catch all of them, 1 if not, 2 for bad arguments."""
-    rows = catalogue()
+    rows = requirements.of_suites()
     if arguments.list:
         return _list(rows, arguments.modules)
     workers = _workers(arguments.workers)
@@ -130,5 +124,5 @@ def _list(rows: Catalogue, modules: list[str]) -> int:
         table.add_column(heading, overflow="fold")
     for item in faults:
         table.add_row(item.id, ", ".join(item.violates), item.about, ", ".join(item.history))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    terminal.console().print(table)
     return 0

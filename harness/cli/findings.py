@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from harness.model import requirements
 from harness.report import findings
 from harness.report.findings import BadFindings, FindingsFile
-from harness.report.render import finding_pages
+from harness.report.render import finding_pages, terminal
 
 
 def add(commands: Any) -> None:
@@ -34,10 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     Return 2 if the data is malformed, the runtime has no findings, or the folder cannot be written.
     """
-    suites = importlib.resources.files("suites")
     try:
-        catalogue = requirements.load(suites / "requirements.toml")
-        files = findings.load(suites / "findings", catalogue)
+        catalogue = requirements.of_suites()
+        files = findings.load(importlib.resources.files("suites") / "findings", catalogue)
     except (requirements.CatalogueError, BadFindings) as error:
         return _fail(str(error))
     if arguments.write is None:
@@ -70,7 +68,7 @@ def _print(files: tuple[FindingsFile, ...], runtime: str | None) -> int:
         )
         ids = ", ".join(item.requirements)
         table.add_row(ids, escape(item.title), item.kind, escape(upstream))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    terminal.console().print(table)
     return 0
 
 

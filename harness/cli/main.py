@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import importlib.resources
 import io
 import json
 import os
@@ -183,7 +182,7 @@ def _print_findings(findings: Sequence[doctor.Finding]) -> None:
 
 def _requirements(arguments: argparse.Namespace) -> int:
     """Print a list of all requirements, or the given ones in full; return 2 for an unknown id."""
-    catalogue = requirements.load(importlib.resources.files("suites") / "requirements.toml")
+    catalogue = requirements.of_suites()
     try:
         shown = [catalogue[id_] for id_ in arguments.ids]
     except UnknownRequirement as error:

@@ -143,11 +143,10 @@ def _rename(arguments: argparse.Namespace) -> int:
     for path in arguments.files:
         try:
             before = expectations.loads(path.read_text(encoding="utf-8"))
-            after = renamed.convert(before)
-            path.write_text(expectations.dumps(after), encoding="utf-8")
+            after, changed = renamed.convert(before)
+            store.replace(path, expectations.dumps(after))
         except (BadExpectations, OSError, UnicodeDecodeError) as error:
             return _fail(f"rename-tests: {path}", error)
-        changed = len(set(before) - set(after))
         _print(f"{path}: {changed} of {len(before)} entries changed")
     return 0
 

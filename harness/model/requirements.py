@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.resources
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -91,6 +92,11 @@ class Catalogue:
         near = difflib.get_close_matches(id_.upper(), ids, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else "see suites/requirements.toml"
         raise UnknownRequirement(f"no requirement {id_!r}: {hint}")
+
+
+def of_suites() -> Catalogue:
+    """Return the catalogue of the installed suites."""
+    return load(importlib.resources.files("suites") / "requirements.toml")
 
 
 def load(path: Traversable) -> Catalogue:

@@ -12,7 +12,6 @@ from collections import Counter
 from typing import Final
 
 import pytest
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from harness.faults.fault import Fault, FaultCatalogue, FaultError, UnknownFault
 from harness.faults.trials import Trials, required
 from harness.faults.verdicts import CoverageRow, FaultVerdict, Result, holes, rows
 from harness.plugin.requirements import CATALOGUE, known_faults
+from harness.report.render import terminal
 from harness.report.sanitize import line
 
 _COLOURS: Final = {
@@ -57,10 +57,6 @@ def _faults(config: pytest.Config) -> FaultCatalogue:
         raise pytest.UsageError(str(error)) from error
 
 
-def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-
-
 class CoverageTable:
     """Plugin that prints the tests and the faults of each requirement.
 
@@ -77,7 +73,7 @@ class CoverageTable:
         tests = Counter(id_ for item in session.items for id_ in required(item))
         table = rows(session.config.stash[CATALOGUE], tests, faults)
         session.items.clear()  # pytest would list them
-        console = _console()
+        console = terminal.console()
         console.print(_coverage(table))
         missing = list(holes(table))
         for hole in missing:
@@ -149,7 +145,7 @@ class _Display:
     """A progress bar with the current fault and the time left, and a final table of results."""
 
     def __init__(self, total: int) -> None:
-        self._console = _console()
+        self._console = terminal.console()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         # This thread draws it: a fork would not have a second thread.
         self._progress = Progress(

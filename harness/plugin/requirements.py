@@ -6,7 +6,6 @@ Only conformance runs register this module; no other run imports it.
 from __future__ import annotations
 
 import gc
-import importlib.resources
 import platform
 import warnings
 from functools import partial
@@ -45,8 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except UnknownRuntime as error:
         raise pytest.UsageError(f"--runtime {runtime_name(config)}: {error}") from error
     config.pluginmanager.register(leaks, "netmodes-guarding")
-    rows = importlib.resources.files(SUITES.name) / "requirements.toml"
-    catalogue = config.stash[CATALOGUE] = requirements.load(rows)
+    catalogue = config.stash[CATALOGUE] = requirements.of_suites()
     try:
         for id_ in config.getoption("requirement"):
             catalogue[id_]

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources.abc import Traversable
 from typing import Any, Final
@@ -83,11 +84,19 @@ class RuntimeGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     about: str
 
 
-class FindingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, slots=True)
+class FindingsFile:
     """The runtimes and the findings in one file of findings."""
 
     runtime: RuntimeGroup
     finding: tuple[Finding, ...]
+
+
+class _RawFile(msgspec.Struct, forbid_unknown_fields=True):
+    """A file whose findings are not read yet: an error in a finding names its number and id."""
+
+    runtime: RuntimeGroup
+    finding: tuple[dict[str, Any], ...]
 
 
 def load(folder: Traversable, catalogue: Catalogue) -> tuple[FindingsFile, ...]:
@@ -114,24 +123,23 @@ def parse(text: str, catalogue: Catalogue) -> FindingsFile:
         document: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadFindings(f"it is not TOML: {error}") from error
-    entries = document.get("finding", ())
-    for number, entry in enumerate(entries if isinstance(entries, list) else (), 1):
+    try:
+        raw = msgspec.convert(document, _RawFile)
+    except msgspec.ValidationError as error:
+        raise BadFindings(str(error)) from error
+    found: dict[str, Finding] = {}
+    for number, entry in enumerate(raw.finding, 1):
         try:
             finding = msgspec.convert(entry, Finding)
         except msgspec.ValidationError as error:
-            name = entry.get("id", "") if isinstance(entry, dict) else ""
-            raise BadFindings(f"finding {number} ({name or 'without an id'}): {error}") from error
+            name = entry.get("id") or "without an id"
+            raise BadFindings(f"finding {number} ({name}): {error}") from error
         for mistake in _mistakes(finding, catalogue):
             raise BadFindings(f"finding {number} ({finding.id}): {mistake}")
-    try:
-        content = msgspec.convert(document, FindingsFile)
-    except msgspec.ValidationError as error:
-        raise BadFindings(str(error)) from error
-    ids = [finding.id for finding in content.finding]
-    for finding in content.finding:
-        if ids.count(finding.id) > 1:
+        if finding.id in found:
             raise BadFindings(f"{finding.id}: two findings have this id")
-    return content
+        found[finding.id] = finding
+    return FindingsFile(raw.runtime, tuple(found.values()))
 
 
 def _mistakes(finding: Finding, catalogue: Catalogue) -> Iterator[str]:

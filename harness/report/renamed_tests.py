@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -47,8 +47,8 @@ class Renamed(NamedTuple):
         present = whole.sub(lambda found: renamed[found[1]], parameters.removesuffix("]"))
         return f"{function}[{present}]"
 
-    def convert(self, deviations: Iterable[Deviation]) -> list[Deviation]:
-        """Return the deviations with present node ids.
+    def convert(self, deviations: Collection[Deviation]) -> tuple[list[Deviation], int]:
+        """Return the deviations with present node ids, and the number of those that differ.
 
         If several tests were merged into one, only the first of their deviations is kept.
         """
@@ -60,7 +60,8 @@ class Renamed(NamedTuple):
                 continue
             named = replace(item, id=self.present(item.id))
             found.setdefault((named.runtime, named.id, named.versions, str(named.kind)), named)
-        return [*kept, *found.values()]
+        present = [*kept, *found.values()]
+        return present, len(set(deviations) - set(present))
 
 
 def read(path: Path) -> tuple[list[Deviation], str, str]:
@@ -69,8 +70,7 @@ def read(path: Path) -> tuple[list[Deviation], str, str]:
     The hint is empty if the file has present names already. Raises as `expectations.read` does.
     """
     listed, text = expectations.read(path)
-    present = Renamed.of_suites().convert(listed)
-    former = len(set(listed) - set(present))
+    present, former = Renamed.of_suites().convert(listed)
     hint = (
         f"expectations: {former} of {len(listed)} entries have former test names; "
         f"update them with `netmodes rename-tests {path}`"

@@ -94,11 +94,11 @@ def write(files: Sequence[FindingsFile], catalogue: Catalogue, folder: Path) -> 
 
 
 def _requirements(finding: Finding, catalogue: Catalogue) -> str:
-    should = {row.id for row in catalogue if row.level is Level.SHOULD}
-    return (
-        ", ".join(f"{id_} (SHOULD)" if id_ in should else id_ for id_ in finding.requirements)
-        or "none"
+    names = (
+        f"{id_} (SHOULD)" if catalogue[id_].level is Level.SHOULD else id_
+        for id_ in finding.requirements
     )
+    return ", ".join(names) or "none"
 
 
 def _upstream(finding: Finding) -> str:

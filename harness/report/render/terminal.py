@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from io import StringIO
 
@@ -27,6 +28,11 @@ _LEGEND = (
     "! not as promised, with the observed outcome  ∅ never probed  · no such address",
 )
 _NAME_WIDTH = 22
+
+
+def console() -> Console:
+    """Return the console of a command's table; output that is no terminal has 160 columns."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def render(
