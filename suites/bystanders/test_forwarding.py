@@ -13,7 +13,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from harness.adapters.protocol import Adapter
-from harness.model.plan import ATTACKER, FAMILIES, HOST, INTERNET, NS1, NS2, Family, Protocol
+from harness.model.plan import ATTACKER, HOST, INTERNET, NS1, NS2, Family, Protocol
 from harness.model.topology import START_TTL, Address
 from harness.plugin.marks import requirement
 from harness.testbench.client import Client, round_trip
@@ -24,7 +24,7 @@ from harness.testbench.packets.craft import GROUPS, mac_of, member
 from harness.testbench.scene import Scene
 from harness.testbench.transfer import Transfer, expected
 from harness.world.build import World
-from suites.support.features import every_mode
+from suites.support.features import every_mode, ipv4_and_ipv6
 from suites.support.packet_kinds import beginnings
 
 PAIRS: Final = ((NS1, NS2), (NS1, INTERNET), (ATTACKER, NS1), (HOST, NS2))
@@ -39,7 +39,7 @@ ETHERNET: Final = 14
 """Length of an Ethernet header in bytes."""
 DATAGRAM: Final = hashlib.shake_128(b"between others").digest(8000)
 
-pytestmark = pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+pytestmark = ipv4_and_ipv6
 each_pair = pytest.mark.parametrize(("source", "target"), PAIRS)
 
 

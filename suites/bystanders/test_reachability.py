@@ -15,7 +15,6 @@ from harness.model.features import Feature
 from harness.model.plan import (
     ATTACKER,
     BR0,
-    FAMILIES,
     HOST,
     INTERNET,
     NS1,
@@ -29,7 +28,7 @@ from harness.probe.sockets import ADDRESS_FAMILIES
 from harness.testbench.listener import BOUND, TRANSPORTS, Transport
 from harness.testbench.scene import Scene
 from harness.world.service_protocols import TCP_PORTS
-from suites.support.features import another, every_mode, restarts
+from suites.support.features import another, every_mode, ipv4_and_ipv6, restarts
 from suites.support.packet_kinds import every_port_answers
 
 ASKED = frozenset({HOST, BR0, NS1, NS2, INTERNET, ATTACKER})
@@ -64,7 +63,7 @@ def _is_between_outsiders(cell: Cell) -> bool:
 
 
 @requirement("BYS-2")
-@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+@ipv4_and_ipv6
 def test_open_connections_of_bystanders_survive_container_lifecycle(
     scene: Scene, family: Family
 ) -> None:
@@ -99,7 +98,7 @@ def _comings_and_goings(scene: Scene) -> Iterator[None]:
 
 
 @requirement("BYS-2")
-@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+@ipv4_and_ipv6
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_bystanders_reach_each_other_on_every_port(
     scene: Scene, family: Family, transport: Transport

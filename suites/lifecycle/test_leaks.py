@@ -10,14 +10,21 @@ from collections.abc import Callable
 import pytest
 
 from harness.adapters.protocol import Adapter, RuntimeRefused
-from harness.model.plan import FAMILIES, HOST, INTERNET, Bridge, Family, Host, Joined, Mode, Nothing
+from harness.model.plan import HOST, INTERNET, Bridge, Family, Host, Joined, Mode, Nothing
 from harness.plugin.marks import requirement
 from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Listener, ask_echo_service
 from harness.testbench.netns_view import until
 from harness.testbench.scene import Scene
 from harness.world.leak_guard import LeakGuard
-from suites.support.features import has_ipv6, has_networks, lan, minimal_container, restarts
+from suites.support.features import (
+    has_ipv6,
+    has_networks,
+    ipv4_and_ipv6,
+    lan,
+    minimal_container,
+    restarts,
+)
 
 MODES: dict[str, Mode] = {
     "bridge": Bridge(),
@@ -48,7 +55,7 @@ def test_removed_container_leaves_no_kernel_state(
 
 
 @requirement("LIFE-1")
-@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+@ipv4_and_ipv6
 def test_removed_container_leaves_no_flows_or_neighbours(
     scene: Scene, family: Family, guard: LeakGuard
 ) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-
 from harness.adapters.protocol import Adapter
-from harness.model.plan import FAMILIES, HOST, Family
+from harness.model.plan import HOST, Family
 from harness.model.topology import Address
 from harness.plugin.marks import requirement
 from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Listener
 from harness.testbench.scene import Scene
-from suites.support.features import lan
+from suites.support.features import ipv4_and_ipv6, lan
 
 
 @requirement("LIFE-7")
@@ -45,7 +43,7 @@ def _addresses(container: Container) -> set[Address]:
 
 
 @requirement("LIFE-7")
-@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+@ipv4_and_ipv6
 def test_restarted_container_is_reachable_at_once(scene: Scene, family: Family) -> None:
     """A peer and the host, which know its former MAC, reach a restarted container at once."""
     own = lan(scene, family=family)

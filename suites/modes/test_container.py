@@ -13,7 +13,6 @@ from harness.model.plan import (
     ATTACKER,
     CONTAINER01,
     CONTAINER02,
-    FAMILIES,
     GATEWAY,
     HOST,
     INTERNET,
@@ -33,7 +32,7 @@ from harness.testbench.container import Container
 from harness.testbench.listener import TRANSPORTS, Listener, Transport
 from harness.testbench.netns_view import NetnsView, until
 from harness.testbench.scene import LOOPBACKS, Scene
-from suites.support.features import can_start, restarts
+from suites.support.features import can_start, ipv4_and_ipv6, restarts
 
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "publish": {"ports": (Publish(8080, 80),)},
@@ -101,7 +100,7 @@ def test_joining_and_joined_container_see_the_same_network_state(
 
 
 @requirement("CTR-3")
-@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+@ipv4_and_ipv6
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_joining_and_joined_container_share_one_port_space(
     cast: Scene, family: Family, transport: Transport
@@ -123,7 +122,7 @@ def test_joining_and_joined_container_share_one_port_space(
 
 
 @requirement("CTR-4")
-@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+@ipv4_and_ipv6
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_joining_and_joined_container_share_the_loopback(
     cast: Scene, runtime: Adapter, family: Family, transport: Transport

@@ -10,7 +10,6 @@ from harness.adapters.protocol import Adapter, RuntimeRefused
 from harness.model.plan import (
     ATTACKER,
     CONTAINER01,
-    FAMILIES,
     HOST,
     ON_HOST,
     Bridge,
@@ -26,7 +25,7 @@ from harness.testbench.listener import TRANSPORTS, Listener, Transport, ask_echo
 from harness.testbench.netns_view import NetnsView, reachable_abstract_sockets
 from harness.testbench.scene import LOOPBACKS, Scene
 from suites.modes.conftest import assert_not_published
-from suites.support.features import restarts
+from suites.support.features import ipv4_and_ipv6, restarts
 from suites.support.host import assert_change_shows
 
 SYSCTLS = (
@@ -117,7 +116,7 @@ def test_published_ports_survive_lifecycle_of_host_mode_container(
 
 
 @requirement("HOST-3")
-@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+@ipv4_and_ipv6
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_listener_in_host_mode_container_is_a_listener_on_the_host(
     cast: Scene, host: NetnsView, family: Family, transport: Transport
@@ -139,7 +138,7 @@ def test_listener_in_host_mode_container_is_a_listener_on_the_host(
 
 
 @requirement("HOST-3")
-@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+@ipv4_and_ipv6
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_host_mode_packets_carry_untranslated_host_address(
     cast: Scene, internet: NetnsView, family: Family, transport: Transport

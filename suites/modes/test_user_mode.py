@@ -20,7 +20,6 @@ from harness.model.plan import (
     BY_NAME,
     CONTAINER01,
     CONTAINER02,
-    FAMILIES,
     GATEWAY,
     HOST,
     INTERNET,
@@ -42,7 +41,7 @@ from harness.testbench.netns_view import NetnsView, until
 from harness.testbench.scene import LOOPBACKS, Scene
 from linux import syscalls
 from suites.ports.published import INSIDE
-from suites.support.features import has_ipv6
+from suites.support.features import has_ipv6, ipv4_and_ipv6
 from suites.support.host import assert_change_shows
 
 ALIKE = (CONTAINER01, CONTAINER02)
@@ -79,7 +78,7 @@ def test_user_mode_addresses_are_as_declared(
 
 
 @requirement("UM-1")
-@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+@ipv4_and_ipv6
 @pytest.mark.parametrize("name", ALIKE)
 def test_user_mode_container_has_one_default_route_per_family(
     cast: Scene, name: str, family: Family
@@ -124,7 +123,7 @@ def test_targets_beyond_the_host_answer_user_mode_container(cast: Scene, name: s
 
 
 @requirement("UM-2")
-@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+@ipv4_and_ipv6
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_internet_server_sees_host_address_of_user_mode_container(
     cast: Scene, family: Family, transport: Transport
@@ -162,7 +161,7 @@ def test_host_entry_in_hosts_file_of_user_mode_container_leads_to_the_host(
 
 
 @requirement("UM-3")
-@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+@ipv4_and_ipv6
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_host_loopback_is_unreachable_for_user_mode_container(
     cast: Scene, host: NetnsView, transport: Transport, family: Family
@@ -210,7 +209,7 @@ def test_user_mode_container_is_unreachable_by_its_address(cast: Scene, source: 
 
 
 @requirement("UM-4")
-@pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+@ipv4_and_ipv6
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_unpublished_listener_of_user_mode_container_is_unreachable(
     cast: Scene, transport: Transport, family: Family

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import pytest
+
 from harness.adapters.protocol import Adapter
 from harness.model.features import Feature, has_default_network, of_container
 from harness.model.plan import (
@@ -16,6 +20,9 @@ from harness.model.plan import (
 )
 from harness.testbench.container import Container
 from harness.testbench.scene import Scene
+
+ipv4_and_ipv6: Final = pytest.mark.parametrize("family", FAMILIES, ids="IPv{}".format)
+"""Both address families, for tests of requirements that cover IPv6 themselves, without V6-1."""
 
 
 def has_ipv6(runtime: Adapter) -> bool:
