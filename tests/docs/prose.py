@@ -82,7 +82,7 @@ def check(paths: Iterable[Path]) -> Iterator[Remark]:
 def python_remarks(path: Path, source: str) -> Iterator[Remark]:
     """Yield the remarks on the docstrings and test names of a module."""
     for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         line = getattr(node, "lineno", 1)
         if text := ast.get_docstring(node):

@@ -13,6 +13,7 @@ from harness.report import expectations, findings
 from harness.report.expectations import DeviationKind
 from harness.report.findings import Finding
 from harness.report.schema import Verdict
+from tests.support.suites import function_of, functions
 
 ROOT = Path(__file__).parents[2]
 CATALOGUE = requirements.load(ROOT / "suites/requirements.toml")
@@ -47,9 +48,7 @@ def test_expected_deviation_names_an_existing_test(file: Path) -> None:
     assert expectations.dumps(found) == file.read_text()
     for item in found:
         if item.kind is DeviationKind.TEST:
-            path, _, test = item.id.partition("::")
-            name = test.partition("[")[0]
-            assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE), item
+            assert function_of(item.id) in functions(), item
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -57,36 +56,29 @@ def test_expected_deviation_is_among_the_findings(file: Path) -> None:
     """For each expected deviation, a finding names its test, its requirement and its link."""
     about = [finding for finding in FINDINGS if file.stem in finding.runtime]
     known = {id_ for finding in about for id_ in finding.requirements}
-    tests = {test.partition("[")[0] for finding in about for test in finding.tests}
+    tests = {function_of(test) for finding in about for test in finding.tests}
     for item in expectations.loads(file.read_text()):
         if item.verdict is Verdict.UNSUPPORTED:
             continue
         texts = [(*finding.upstream, finding.expected, finding.cause) for finding in about]
         assert any(item.link in text for fields in texts for text in fields), item
         if item.kind is DeviationKind.TEST:
-            path, _, test = item.id.partition("::")
-            assert known & set(rows(ROOT / path, test)), item
-            assert item.id.partition("[")[0] in tests, item
+            assert known & set(rows(item.id)), item
+            assert function_of(item.id) in tests, item
 
 
 @pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.id)
 def test_finding_is_an_expected_deviation_of_its_runtimes(finding: Finding) -> None:
     """Each runtime that a finding names has one of the finding's tests in its expectation file."""
-    tests = {test.partition("[")[0] for test in finding.tests}
+    tests = set(map(function_of, finding.tests))
     for runtime in finding.runtime if tests else ():
         listed = expectations.loads((ROOT / f"suites/expected/{runtime}.toml").read_text())
-        assert tests & {item.id.partition("[")[0] for item in listed}, runtime
+        assert tests & {function_of(item.id) for item in listed}, runtime
 
 
-def rows(path: Path, test: str) -> list[str]:
+def rows(test: str) -> list[str]:
     """Return the ids of the requirements that a test is marked with."""
-    name = test.partition("[")[0]
-    (function,) = (
-        item
-        for item in ast.parse(path.read_text()).body
-        if isinstance(item, ast.FunctionDef) and item.name == name
-    )
-    words = [ast.unparse(item) for item in function.decorator_list]
+    words = [ast.unparse(item) for item in functions()[function_of(test)].decorator_list]
     return [row for word in words if "requirement(" in word for row in re.findall(r"'(.*?)'", word)]
 
 

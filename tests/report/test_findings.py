@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from harness.model import requirements
 from harness.report import findings
 from harness.report.findings import BadFindings, Finding, FindingsFile
 from harness.report.render import finding_pages
+from tests.support.suites import function_of, functions
 
 ROOT = Path(__file__).parents[2]
 CATALOGUE = requirements.load(ROOT / "suites/requirements.toml")
@@ -156,20 +156,5 @@ def test_findings_pages_are_up_to_date(tmp_path: Path) -> None:
 def test_finding_names_existing_tests_and_runtimes(finding: Finding) -> None:
     """Each test that a finding names exists, and `--runtime` accepts each runtime that it names."""
     for test in finding.tests:
-        path, _, name = test.partition("::")
-        function = name.partition("[")[0]
-        assert re.search(rf"^def {function}\(", (ROOT / path).read_text(), re.MULTILINE), test
+        assert function_of(test) in functions(), test
     assert set(finding.runtime) <= set(registry.names())
-
-
-def test_links_of_findings_pages_have_existing_targets() -> None:
-    """Each relative link of the findings' pages names an existing file and heading."""
-    pages = [ROOT / "docs/findings.md", *(ROOT / "docs/findings").glob("*.md")]
-    for page in pages:
-        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
-            name, _, anchor = link.partition("#")
-            target = page.parent / name if name else page
-            assert target.is_file(), (page.name, link)
-            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
-            anchors = {finding_pages.anchor(heading) for heading in headings}
-            assert not anchor or anchor in anchors, (page.name, link)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from harness.cli import main
 from harness.report import expectations, renamed_tests
 from harness.report.expectations import Deviation, DeviationKind
 from harness.report.renamed_tests import Renamed
+from tests.support.suites import function_of, functions
 
-ROOT = Path(__file__).parents[2]
 FORMER = "suites/modes/test_bridge.py::test_it_has_lo_and_eth0_only"
 PRESENT = "suites/modes/test_bridge.py::test_bridged_container_has_only_lo_and_eth0"
 RENAMED = Renamed.of_suites()
@@ -26,13 +25,8 @@ def known(node_id: str, kind: DeviationKind = DeviationKind.TEST) -> Deviation:
 
 def test_new_names_in_the_table_of_renamed_tests_exist() -> None:
     """Each new node id in the table of renamed tests is that of a test in the suites."""
-    functions: set[str] = set()
-    for path in (ROOT / "suites").rglob("test_*.py"):
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef):
-                functions.add(f"{path.relative_to(ROOT)}::{node.name}")
     present = {*RENAMED.functions.values(), *RENAMED.tests.values()}
-    assert {node_id.partition("[")[0] for node_id in present} <= functions
+    assert set(map(function_of, present)) <= functions().keys()
 
 
 @pytest.mark.parametrize(
