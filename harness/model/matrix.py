@@ -129,6 +129,17 @@ def diff(left: AnyMatrix, right: AnyMatrix) -> tuple[Difference, ...]:
     )
 
 
+def requirements(left: AnyMatrix, right: AnyMatrix) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the requirements that the differing cells contradict, and those of the other cells.
+
+    A requirement of both kinds of cells is in the first set only.
+    """
+    wrong = {item.promise.requirement for item in diff(left, right) if item.promise}
+    entries = (*left.values(), *right.values())
+    named = {entry.requirement for entry in entries if isinstance(entry, Promise)}
+    return frozenset(wrong), frozenset(named - wrong)
+
+
 def _promises(matrix: AnyMatrix) -> bool:
     return isinstance(next(iter(matrix.values()), None), Promise)
 

@@ -18,13 +18,13 @@ from harness.adapters import registry
 from harness.adapters.registry import UnknownRuntime
 from harness.faults.fault import FaultCatalogue, FaultError, UnknownFault
 from harness.faults.selection import FAULT, runtime_name
-from harness.model import requirements
+from harness.model import matrix, requirements
 from harness.model.features import sentence
 from harness.model.matrix import Matrix, explain
 from harness.model.requirements import Catalogue, Requirement, UnknownRequirement
 from harness.plugin import SUITES, diagnosis, leaks, options, reporting
 from harness.plugin.summary import Summary
-from harness.report.recorder import RECORDER, UNSUPPORTED, Recorder, properties
+from harness.report.recorder import CONTRADICTED, HELD, RECORDER, UNSUPPORTED, Recorder, properties
 from harness.sandbox import sandbox
 
 CATALOGUE = pytest.StashKey[Catalogue]()
@@ -181,6 +181,9 @@ def pytest_assertrepr_compare(
 ) -> list[str] | None:
     """Explain why two matrices are unequal: list the wrong cells, each with its explanation."""
     if op == "==" and isinstance(left, Matrix) and isinstance(right, Matrix):
+        wrong, held = matrix.requirements(left, right)
+        found = [(CONTRADICTED, id_) for id_ in wrong] + [(HELD, id_) for id_ in held]
+        config.stash[RECORDER].compared = found
         evidence = config.pluginmanager.get_plugin(diagnosis.NAME)
         if evidence is None:
             return explain(left, right)

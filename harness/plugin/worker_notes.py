@@ -30,6 +30,8 @@ class WorkerNotes:
         """Attach node id and runtime output to each report; xdist sends such attributes on."""
         report = yield
         setattr(report, NODE_ID, self._node_ids.of(item))
+        if report.failed and report.when == "call":
+            report.user_properties += self._recorder.compared
         if report.failed and call.excinfo is not None:
             setattr(report, RUNTIME_OUTPUT, list(runtime_output(call.excinfo.value)))
         return report
@@ -47,6 +49,7 @@ class WorkerNotes:
     def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
         """Record the node id of the current test."""
         self._recorder.test = self._node_ids(nodeid, location[0])
+        self._recorder.compared = []
 
 
 class Sharding:

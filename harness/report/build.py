@@ -30,6 +30,8 @@ from harness.model.requirements import Catalogue, Reference
 from harness.report.judge import concluded, matrix, profile
 from harness.report.recorder import (
     BREAKS,
+    CONTRADICTED,
+    HELD,
     NODE_ID,
     PROPERTY,
     RUNTIME_OUTPUT,
@@ -74,7 +76,8 @@ class Collected:
         # The worker knows the id: on another machine the files may be elsewhere.
         id_ = getattr(report, NODE_ID, None) or self._node_ids(report.nodeid, report.location[0])
         before = self._tests.get(id_) or TestResult(id=line(id_), verdict=Verdict.UNTESTED)
-        own, breaks, evidence = _properties(report)
+        own, breaks = _named(report, PROPERTY), _named(report, BREAKS)
+        evidence = folder(found[-1]) if (found := _named(report, EVIDENCE)) else None
         verdict = Verdict.BROKEN if breaks else judge(report)
         reason = ""
         if report.skipped and verdict is None and not hasattr(report, "wasxfail"):
@@ -103,11 +106,9 @@ class Collected:
         )
 
 
-def _properties(report: pytest.TestReport) -> tuple[list[str], list[str], str | None]:
-    own = [line(str(value)) for name, value in report.user_properties if name == PROPERTY]
-    breaks = [line(str(value)) for name, value in report.user_properties if name == BREAKS]
-    evidence = [str(value) for name, value in report.user_properties if name == EVIDENCE]
-    return own, breaks, folder(evidence[-1]) if evidence else None
+def _named(report: pytest.TestReport, property_: str) -> list[str]:
+    """Return the values of the user properties with this name."""
+    return [line(str(value)) for name, value in report.user_properties if name == property_]
 
 
 def _failure(report: pytest.TestReport, evidence: str | None) -> Failure:
@@ -120,6 +121,8 @@ def _failure(report: pytest.TestReport, evidence: str | None) -> Failure:
         message=shortened(_without_preface(plain(message).strip())),
         text=text,
         said=tuple(shortened(plain(words)) for words in getattr(report, RUNTIME_OUTPUT, ())),
+        contradicts=tuple(sorted(_named(report, CONTRADICTED))),
+        holds=tuple(sorted(_named(report, HELD))),
         sections=tuple(
             Section(title=line(title), text=shortened(plain(content)))
             for title, content in report.sections

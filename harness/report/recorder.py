@@ -87,6 +87,12 @@ def breaks(ids: Iterable[str]) -> list[tuple[str, object]]:
     return [(BREAKS, id_) for id_ in ids]
 
 
+CONTRADICTED = "contradicted"
+"""The user properties that name the requirements of the wrong cells of a compared matrix."""
+
+HELD = "held"
+"""The user properties that name the requirements whose cells in that matrix are as promised."""
+
 TROUBLE = "trouble"
 """The property of a report whose test ended because the runtime broke down."""
 
@@ -143,7 +149,7 @@ class Recorder:
     Matrices are recorded by title. `test` is the node id of the current test, `runtime` the
     runtime's description of itself. `stages` has the plan of each matrix by title, with its actual
     addresses. `collected` has the collected node ids, and `elsewhere` the node ids of other shards'
-    tests.
+    tests. `compared` has the properties `CONTRADICTED` and `HELD` of the current test.
     """
 
     def __init__(self) -> None:
@@ -153,6 +159,7 @@ class Recorder:
         self.stages: dict[str, Stage] = {}
         self.collected: dict[str, list[str]] = {}
         self.elsewhere: list[str] = []
+        self.compared: list[tuple[str, object]] = []
 
     def add(self, title: str, promised: Matrix[Promise], observed: Matrix[Observation]) -> None:
         """Record the promised and the observed matrix under a title.

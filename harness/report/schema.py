@@ -139,13 +139,16 @@ class Failure:
     `when` is `setup`, `call`, `teardown` or `crash`. `message` is the first part of `text`. `said`
     is the runtime's output if the runtime refused a request and nothing else failed. `evidence` is
     the path of the evidence folder, relative to the report's folder, and `files` lists its
-    contents.
+    contents. If the failed assertion compares matrices, `contradicts` has the requirements of wrong
+    cells, and `holds` the requirements whose cells are all as promised.
     """
 
     when: str
     message: str = ""
     text: str = ""
     said: tuple[str, ...] = ()
+    contradicts: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
     evidence: str | None = None
     files: tuple[str, ...] = ()
