@@ -546,17 +546,18 @@ def _within(own: Attachment) -> str:
 def _credited(world: _World, cell: Cell, promise: Promise) -> Promise:
     """Return the promise with the requirement that applies to it.
 
-    The mode of the source decides, then the mode of the target, then IPv6.
+    A container that is attached by hand decides, then the mode of the source, then that of the
+    target, then IPv6.
     """
     requirement, why = promise.requirement, promise.why
     bridged = requirement.startswith("BR-")
     match world.modes.get(cell.source), world.modes.get(cell.target):
+        case (Attached(), _) | (_, Attached()) if bridged and requirement != "BR-9":
+            requirement = "ATT-3"
         case Joined(container=home), _:
             requirement, why = "CTR-1", f"it shares {home}'s namespace: {why}"
         case Host(), _:
             requirement, why = "HOST-4", f"it is the host: {why}"
-        case Attached(), _ if bridged:
-            requirement = "ATT-3"
         case _, Joined(container=home) if promise.outcome is Outcome.REPLY:
             requirement, why = "CTR-2", f"{cell.target} has {home}'s addresses: {why}"
         case _, Host() if promise.outcome is Outcome.REPLY:

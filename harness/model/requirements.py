@@ -56,6 +56,7 @@ class Requirement:
     `history` lists bugs of real runtimes that the requirement's tests detect. `dialect` lists the
     fields of `Dialect` on which the exact promise depends. `features` lists the features that a
     runtime must declare for the requirement to apply (values of `adapters.protocol.Feature`).
+    `needs` lists the requirements without which this one cannot be kept.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Requirement:
     history: tuple[Reference, ...] = ()
     dialect: tuple[str, ...] = ()
     features: frozenset[str] = frozenset()
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,9 @@ def parse(text: str) -> Catalogue:
             if requirement.id in requirements:
                 raise CatalogueError(f"{requirement.id}: the id is taken; choose the next number")
             requirements[requirement.id] = requirement
+    for requirement in requirements.values():
+        if unknown := set(requirement.needs) - requirements.keys():
+            raise CatalogueError(f"{requirement.id}: needs unknown {sorted(unknown)}")
     return Catalogue(tuple(requirements.values()))
 
 
@@ -137,6 +142,7 @@ class _Row(msgspec.Struct, forbid_unknown_fields=True):
     history: tuple[str, ...] = ()
     dialect: tuple[str, ...] = ()
     features: frozenset[str] = frozenset()
+    needs: tuple[str, ...] = ()
 
 
 def _requirement(raw: Mapping[str, Any], section: str, links: Mapping[str, str]) -> Requirement:
@@ -162,6 +168,7 @@ def _requirement(raw: Mapping[str, Any], section: str, links: Mapping[str, str])
         history=tuple(_reference(id_, name, links) for name in row.history),
         dialect=row.dialect,
         features=row.features,
+        needs=row.needs,
     )
 
 

@@ -17,7 +17,7 @@ from harness.adapters.protocol import RuntimeBroken, RuntimeRefused
 from harness.faults.selection import runtime_name
 from harness.model.features import Unclaimed, sentence
 from harness.probe.remote import AgentLost, UserspaceStack
-from harness.report.recorder import TROUBLE, UNSUPPORTED, breaks
+from harness.report.recorder import CONTRADICTED, TROUBLE, UNSUPPORTED, breaks
 from harness.world.build import World
 from harness.world.leak_guard import LEFT_BEHIND, LeakGuard, Violation
 
@@ -136,6 +136,8 @@ def pytest_runtest_makereport(
             ids = dict.fromkeys(found)
             own = report.user_properties if call.when == "call" else []
             report.user_properties = [*own, *breaks(ids)]
+            if isinstance(call.excinfo.value, Violation):
+                report.user_properties += [(CONTRADICTED, id_) for id_ in ids]
     return report
 
 

@@ -42,7 +42,7 @@ class Reporter:
         runtime: str,
         catalogue: Catalogue,
         recorder: Recorder,
-        node_ids: NodeIds,
+        tests: Collected,
         suites: Path,
         shard: Shard | None,
     ) -> None:
@@ -65,7 +65,7 @@ class Reporter:
                 store.check_writable(self._write_to)
         # Without these a run writes a report only if it tests a requirement.
         self._asked = bool(config.getoption("report") or self._expect or write or shard)
-        self._tests = Collected(node_ids)
+        self._tests = tests
         self._began = time.time()
         self._troubles: list[str] = []
         self._announced = False
@@ -327,10 +327,19 @@ def directory(config: pytest.Config) -> Path | None:
 
 
 def register(
-    config: pytest.Config, *, runtime: str, catalogue: Catalogue, recorder: Recorder, suites: Path
+    config: pytest.Config,
+    *,
+    runtime: str,
+    catalogue: Catalogue,
+    recorder: Recorder,
+    node_ids: NodeIds,
+    tests: Collected,
+    suites: Path,
 ) -> None:
-    """Register the plugins for records, shards and the report. Raises `pytest.UsageError`."""
-    node_ids = NodeIds(config.rootpath, suites)
+    """Register the plugins for records, shards and the report. Raises `pytest.UsageError`.
+
+    The report's plugin adds the results of the run to `tests`.
+    """
     if config.getoption("dist", default="no") == "no":  # this process runs tests itself
         config.pluginmanager.register(WorkerNotes(recorder, node_ids), "netmodes-notes")
     shard, seconds = _sharding(config)
@@ -346,7 +355,7 @@ def register(
         runtime=runtime,
         catalogue=catalogue,
         recorder=recorder,
-        node_ids=node_ids,
+        tests=tests,
         suites=suites,
         shard=shard,
     )

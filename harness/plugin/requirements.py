@@ -24,7 +24,16 @@ from harness.model.matrix import Matrix, explain
 from harness.model.requirements import Catalogue, Requirement, UnknownRequirement
 from harness.plugin import SUITES, diagnosis, leaks, options, reporting
 from harness.plugin.summary import Summary
-from harness.report.recorder import CONTRADICTED, HELD, RECORDER, UNSUPPORTED, Recorder, properties
+from harness.report.build import Collected
+from harness.report.recorder import (
+    CONTRADICTED,
+    HELD,
+    RECORDER,
+    UNSUPPORTED,
+    NodeIds,
+    Recorder,
+    properties,
+)
 from harness.sandbox import sandbox
 
 CATALOGUE = pytest.StashKey[Catalogue]()
@@ -52,16 +61,21 @@ def pytest_configure(config: pytest.Config) -> None:
             config.stash[FAULT] = known_faults(config)[config.getoption("fault")]
     except (UnknownRequirement, UnknownFault, FaultError) as error:
         raise pytest.UsageError(str(error)) from error
+    recorder = config.stash[RECORDER]
+    node_ids = NodeIds(config.rootpath, SUITES)
+    tests = Collected(node_ids)
     if not hasattr(config, "workerinput"):
         summary = Summary(
-            runtime=runtime_name(config), catalogue=catalogue, recorder=config.stash[RECORDER]
+            runtime=runtime_name(config), catalogue=catalogue, recorder=recorder, tests=tests
         )
         config.pluginmanager.register(summary, "netmodes-summary")
     reporting.register(
         config,
         runtime=runtime_name(config),
         catalogue=catalogue,
-        recorder=config.stash[RECORDER],
+        recorder=recorder,
+        node_ids=node_ids,
+        tests=tests,
         suites=SUITES,
     )
     if config.getoption("collectonly"):
@@ -182,7 +196,8 @@ def pytest_assertrepr_compare(
     """Explain why two matrices are unequal: list the wrong cells, each with its explanation."""
     if op == "==" and isinstance(left, Matrix) and isinstance(right, Matrix):
         wrong, held = matrix.requirements(left, right)
-        found = [(CONTRADICTED, id_) for id_ in wrong] + [(HELD, id_) for id_ in held]
+        found: list[tuple[str, object]] = [(CONTRADICTED, id_) for id_ in wrong]
+        found += [(HELD, id_) for id_ in held]
         config.stash[RECORDER].compared = found
         evidence = config.pluginmanager.get_plugin(diagnosis.NAME)
         if evidence is None:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
-from harness.model.requirements import Catalogue, Requirement
-from harness.report.recorder import BREAKS, PROPERTY, Recorder, judge, lacking_feature
-from harness.report.schema import Verdict
+from harness.model.requirements import Catalogue
+from harness.report import build
+from harness.report.build import Collected
+from harness.report.judge import judged
+from harness.report.recorder import BREAKS, Recorder, judge
+from harness.report.schema import RequirementResult, TestResult, Verdict
 
 
 class Summary:
-    """Plugin of the controlling process that gathers verdicts and matrices, and prints them."""
+    """Plugin of the controlling process that prints matrices and the verdicts of requirements."""
 
-    def __init__(self, *, runtime: str, catalogue: Catalogue, recorder: Recorder) -> None:
+    def __init__(
+        self, *, runtime: str, catalogue: Catalogue, recorder: Recorder, tests: Collected
+    ) -> None:
         self._runtime = runtime
         self._catalogue = catalogue
         self._recorder = recorder
-        self._verdicts: dict[str, Verdict] = {}
-        self._lacking: dict[str, str] = {}
+        self._tests = tests
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(
@@ -37,20 +42,6 @@ class Summary:
         broken = any(name == BREAKS for name, _ in report.user_properties)
         return ("failed", "F", "FAILED") if broken else None
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count the result of a test for each of its requirements."""
-        verdict = judge(report)
-        if verdict is None:
-            return
-        for name, id_ in report.user_properties:
-            if name in (PROPERTY, BREAKS):
-                found = Verdict.BROKEN if name == BREAKS else verdict
-                before = self._verdicts.get(str(id_), found)
-                if lacking := lacking_feature(report):
-                    listed = self._lacking.get(str(id_), lacking)
-                    self._lacking[str(id_)] = min(listed, lacking, key=len)
-                self._verdicts[str(id_)] = max(before, found, key=lambda item: item.weight)
-
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
         """Load the records of a worker that ends."""
@@ -62,8 +53,10 @@ class Summary:
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> None:
         """Print the matrices, the broken requirements, and the counts of verdicts."""
-        if not self._verdicts:
+        tests = self._tests.tests()
+        if not any(test.requirements or test.breaks for test in tests):
             return
+        found = judged(build.rows(self._catalogue), tests)
         from harness.report.render.terminal import render  # rich is slow to load
 
         for title, (promised, observed) in self._recorder.matrices().items():
@@ -74,25 +67,31 @@ class Summary:
         terminalreporter.section(f"{self._runtime}: requirements")
         listed = [Verdict.BROKEN, Verdict.ERROR]
         if terminalreporter.verbosity > 0:
-            listed.append(Verdict.KEPT)
+            listed += [Verdict.UNJUDGED, Verdict.KEPT]
         for verdict in listed:
-            for row in self._rows(verdict):
+            for row in (row for row in found if row.verdict is verdict):
                 line = f"{verdict:12}{row.id:8}{row.level:7}{row.statement}"
+                if row.because:
+                    line += f" Its failed tests are explained by {', '.join(row.because)}."
                 terminalreporter.write_line(line)
-        for lacking, ids in self._unsupported().items():
+        for lacking, ids in self._unsupported(found, tests).items():
             line = f"{Verdict.UNSUPPORTED:12}{', '.join(ids)}: {lacking}"
             terminalreporter.write_line(line)
-        counts = Counter(self._verdicts.values())
-        parts = [f"{counts[verdict]} {verdict}" for verdict in reversed(Verdict) if counts[verdict]]
-        untested = len(self._catalogue) - len(self._verdicts)
+        tally = Counter(row.verdict for row in found)
+        shown = [verdict for verdict in reversed(Verdict) if verdict is not Verdict.UNTESTED]
+        parts = [f"{tally[verdict]} {verdict}" for verdict in shown if tally[verdict]]
+        untested = tally[Verdict.UNTESTED]
         terminalreporter.write_line(", ".join([*parts, f"{untested} not tested in this run"]))
 
-    def _rows(self, verdict: Verdict) -> list[Requirement]:
-        return [row for row in self._catalogue if self._verdicts.get(row.id) is verdict]
-
-    def _unsupported(self) -> dict[str, list[str]]:
+    @staticmethod
+    def _unsupported(
+        found: Sequence[RequirementResult], tests: Sequence[TestResult]
+    ) -> dict[str, list[str]]:
         """Return the ids of unsupported requirements by the feature that they lack."""
-        found: dict[str, list[str]] = {}
-        for row in self._rows(Verdict.UNSUPPORTED):
-            found.setdefault(self._lacking[row.id], []).append(row.id)
-        return found
+        reasons = {test.id: test.reason for test in tests}
+        lacking: dict[str, list[str]] = {}
+        for row in found:
+            if row.verdict is Verdict.UNSUPPORTED:
+                own = [reasons[id_] for id_ in row.tests if reasons[id_]]
+                lacking.setdefault(min(own, key=len, default=""), []).append(row.id)
+        return lacking

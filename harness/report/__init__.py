@@ -6,6 +6,7 @@ __all__ = [
     "expectations",
     "failure_links",
     "findings",
+    "judge",
     "merge",
     "recorder",
     "renamed_tests",

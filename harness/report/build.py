@@ -162,6 +162,7 @@ def rows(catalogue: Catalogue) -> tuple[RequirementResult, ...]:
             history=_links(item.history),
             features=tuple(sorted(item.features)),
             dialect=item.dialect,
+            needs=item.needs,
         )
         for item in catalogue
     )

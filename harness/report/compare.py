@@ -48,6 +48,7 @@ WORDS: Final = {
     Verdict.UNSUPPORTED: "unsupported",
     Verdict.ERROR: "error",
     Verdict.UNTESTED: "untested",
+    Verdict.UNJUDGED: "unjudged",
     Verdict.SKIPPED: "untested",
 }
 

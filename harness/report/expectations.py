@@ -31,7 +31,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from harness.model import dialect
-from harness.report.judge import judged, own_verdict
+from harness.report.judge import own_verdict, worst, worst_votes
 from harness.report.sanitize import address, line
 from harness.report.schema import (
     Excused,
@@ -313,8 +313,9 @@ class _Comparison:
                 self._list(item)
         self.excused = {test.id: by for test in self.failing() if (by := self._saying_of(test))}
         rest = [test for test in report.tests if test.id not in self.excused]
-        self.without = {item.id: item.verdict for item in judged(report.requirements, rest)}
-        """Verdicts of the requirements without the excused tests."""
+        votes = worst_votes(rest)
+        self.without = {id_: worst(own.values()) for id_, own in votes.items()}
+        """The most severe verdict of each requirement's tests, without the excused tests."""
 
     def _list(self, item: Deviation) -> None:
         """Register a deviation; raise `BadExpectations` if it is listed twice.
@@ -367,7 +368,7 @@ class _Comparison:
 
     def _listed_as_failing(self, id_: str) -> bool:
         found = self.listed.get((DeviationKind.REQUIREMENT, id_))
-        return found is not None and found.verdict is self.without[id_]
+        return found is not None and found.verdict is self.without.get(id_)
 
     def _saying_of(self, test: TestResult) -> Deviation | None:
         """Return the error pattern that explains all failures of a test.

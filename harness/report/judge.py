@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from harness.report import blame
 from harness.report.schema import (
     CellCounts,
     CellResult,
@@ -33,36 +34,85 @@ def profile(level: str, features: Iterable[str]) -> Profile:
 def judged(
     requirements: Sequence[RequirementResult], tests: Sequence[TestResult]
 ) -> tuple[RequirementResult, ...]:
-    """Return the requirements with their tests; each has the most severe verdict of its tests."""
-    found: dict[str, list[tuple[str, Verdict]]] = {}
+    """Return the requirements with their tests and their verdicts.
+
+    A requirement has the most severe verdict of its tests, but a failed test breaks a requirement
+    only if `harness.report.blame` names the requirement as a cause. A requirement of a failed test
+    that is no cause is unjudged, or kept if the test's matrix shows that its cells are as promised.
+    """
+    votes = worst_votes(tests)
+    checks = [check for test in tests for check in _checks(test)]
+    found = blame.causes(checks, {item.id: item.needs for item in requirements})
+    results = []
+    for item in requirements:
+        own = votes.get(item.id, {})
+        verdict = worst(own.values())
+        because: tuple[str, ...] = ()
+        if verdict is Verdict.BROKEN and item.id not in found:
+            failed = {test for test, vote in own.items() if vote is Verdict.BROKEN}
+            others = worst(vote for test, vote in own.items() if test not in failed)
+            verdict = max(others, Verdict.UNJUDGED, key=lambda vote: vote.weight)
+            because = tuple(id_ for id_, explained in found.items() if explained & failed)
+        results.append(replace(item, tests=tuple(own), verdict=verdict, because=because))
+    return tuple(results)
+
+
+def worst_votes(tests: Iterable[TestResult]) -> dict[str, dict[str, Verdict]]:
+    """Return the verdict of each test about each requirement: by requirement, then by test."""
+    votes: dict[str, dict[str, Verdict]] = {}
+
+    def vote(id_: str, test: TestResult, verdict: Verdict) -> None:
+        own = votes.setdefault(id_, {})
+        own[test.id] = worst([own.get(test.id, verdict), verdict])
+
     for test in tests:
         verdict = own_verdict(test)
-        for id_ in test.requirements:
-            if verdict is not Verdict.SKIPPED:
-                found.setdefault(id_, []).append((test.id, verdict))
+        wrong, held = _contradicted(test), _held(test)
+        if verdict is Verdict.SKIPPED:
+            continue
+        for id_ in dict.fromkeys((*test.requirements, *sorted(wrong))):
+            vote(id_, test, Verdict.KEPT if id_ in held else verdict)
         for id_ in test.breaks:
-            found.setdefault(id_, []).append((test.id, Verdict.BROKEN))
-    return tuple(
-        replace(
-            requirement,
-            tests=tuple(dict.fromkeys(id_ for id_, _ in found.get(requirement.id, ()))),
-            verdict=max(
-                (verdict for _, verdict in found.get(requirement.id, ())),
-                key=lambda verdict: verdict.weight,
-                default=Verdict.UNTESTED,
-            ),
-        )
-        for requirement in requirements
-    )
+            vote(id_, test, Verdict.BROKEN)
+    return votes
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the most severe verdict; `UNTESTED` if there is none."""
+    return max(verdicts, key=lambda item: item.weight, default=Verdict.UNTESTED)
+
+
+def _checks(test: TestResult) -> Iterator[blame.Check]:
+    verdict, wrong, held = own_verdict(test), _contradicted(test), _held(test)
+    if verdict in (Verdict.KEPT, Verdict.BROKEN):
+        failed = verdict is Verdict.BROKEN
+        concerned = (wrong or set(test.requirements) - held) if failed else set(test.requirements)
+        yield blame.Check(test.id, frozenset(concerned), frozenset(held), failed=failed)
+    if test.breaks:
+        yield blame.Check(test.id, frozenset(test.breaks), frozenset(), failed=True)
+
+
+def _contradicted(test: TestResult) -> set[str]:
+    return {id_ for failure in test.failures for id_ in failure.contradicts}
+
+
+def _held(test: TestResult) -> set[str]:
+    return {id_ for failure in test.failures for id_ in failure.holds} - _contradicted(test)
 
 
 def own_verdict(test: TestResult) -> Verdict:
     """Return the verdict of a test about its own requirements.
 
-    If a test leaked but its set-up and its body passed, its own requirements are kept.
+    If a test leaked but its set-up and its body passed, its own requirements are kept. If its body
+    ended because the leak was found there, they are unjudged.
     """
     whens = {failure.when for failure in test.failures}
-    if test.verdict is not Verdict.BROKEN or not test.breaks or whens & {"call", "crash"}:
+    if test.verdict is not Verdict.BROKEN or not test.breaks:
+        return test.verdict
+    if _contradicted(test) and _contradicted(test) <= set(test.breaks):
+        own = set(test.requirements) & _contradicted(test)
+        return Verdict.BROKEN if own else Verdict.UNJUDGED
+    if whens & {"call", "crash"}:
         return test.verdict
     return Verdict.ERROR if "setup" in whens else Verdict.KEPT
 

@@ -26,14 +26,16 @@ VERSION: Final = 1
 class Verdict(StrEnum):
     """Verdict about a requirement or about a test; the members are in ascending order of severity.
 
-    Only a requirement can be `UNTESTED`. Only a test can be `SKIPPED`. A test that lacks a feature
-    is `UNSUPPORTED` instead.
+    Only a requirement can be `UNTESTED` or `UNJUDGED`: a test of it failed, and nothing contradicts
+    the requirement itself. Only a test can be `SKIPPED`. A test that lacks a feature is
+    `UNSUPPORTED` instead.
     """
 
     UNTESTED = "untested"
     SKIPPED = "skipped"
     UNSUPPORTED = "unsupported"
     KEPT = "kept"
+    UNJUDGED = "unjudged"
     ERROR = "error"
     BROKEN = "broken"
 
@@ -109,7 +111,11 @@ class ReportLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequirementResult:
-    """A requirement of the catalogue and its verdict."""
+    """A requirement of the catalogue and its verdict.
+
+    `needs` has the requirements without which it cannot be kept. If it is unjudged, `because` has
+    those of them that are broken and explain its failures.
+    """
 
     id: str
     level: str
@@ -120,7 +126,9 @@ class RequirementResult:
     history: tuple[ReportLink, ...] = ()
     features: tuple[str, ...] = ()
     dialect: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     verdict: Verdict = Verdict.UNTESTED
+    because: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
 
 
@@ -256,6 +264,7 @@ class Counts:
 
     total: int = 0
     kept: int = 0
+    unjudged: int = 0
     broken: int = 0
     error: int = 0
     unsupported: int = 0

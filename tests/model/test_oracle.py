@@ -80,7 +80,7 @@ container01 → container01/4               reply, ttl 64, seen as container01, 
 container01 → container02/4               reply, ttl 64, seen as container01, BR-4
 container01 → container03-host/4          reply, ttl 64, seen as container01, HOST-3
 container01 → container05-container/4     reply, ttl 64, seen as container01, CTR-2
-container01 → container07-attached/4      reply, ttl 64, seen as container01, BR-4
+container01 → container07-attached/4      reply, ttl 64, seen as container01, ATT-3
 container01 → gateway/4                   reply, ttl 64, seen as container01, BR-5
 container01 → host/4                      reply, ttl 64, seen as container01, BR-5
 container01 → br0/4                       reply, ttl 64, seen as container01, BR-6

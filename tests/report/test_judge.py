@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +50,35 @@ def test_failure_with_a_leak_breaks_life_1_and_the_tests_requirement() -> None:
     both = made.result(verdict=Verdict.BROKEN, breaks=("LIFE-1",), failures=failures)
     assert verdict_of("LIFE-1", both) is Verdict.BROKEN
     assert verdict_of("BR-4", both) is Verdict.BROKEN
+
+
+def test_wrong_cells_break_the_requirement_that_promised_them() -> None:
+    """A failed comparison of matrices breaks the requirement of the wrong cells and no other."""
+    failure = Failure(when="call", contradicts=("BR-9",), holds=("BR-4",))
+    test = made.result(verdict=Verdict.BROKEN, requirements=("BR-4", "HOST-1"), failures=(failure,))
+    assert verdict_of("BR-9", test) is Verdict.BROKEN
+    assert verdict_of("BR-4", test) is Verdict.KEPT
+    assert verdict_of("HOST-1", test) is Verdict.UNJUDGED
+
+
+def test_leak_found_in_the_body_leaves_the_requirement_unjudged() -> None:
+    """If a test ends because the guard finds a leak in its body, its requirement is unjudged."""
+    failure = Failure(when="call", contradicts=("LIFE-1",))
+    test = made.result(verdict=Verdict.BROKEN, breaks=("LIFE-1",), failures=(failure,))
+    assert verdict_of("LIFE-1", test) is Verdict.BROKEN
+    assert verdict_of("BR-4", test) is Verdict.UNJUDGED
+
+
+def test_requirement_explained_by_a_needed_one_is_unjudged_and_names_it() -> None:
+    """A requirement whose failures a broken needed requirement explains is unjudged."""
+    rows = [replace(row, needs=("BR-4",)) if row.id == "BR-9" else row for row in made.ROWS]
+    tests = [
+        made.result("f.py::test_1", Verdict.BROKEN),
+        made.result("f.py::test_2", Verdict.BROKEN, requirements=("BR-9",)),
+    ]
+    found = {item.id: item for item in judged(rows, tests)}
+    assert found["BR-4"].verdict is Verdict.BROKEN
+    assert (found["BR-9"].verdict, found["BR-9"].because) == (Verdict.UNJUDGED, ("BR-4",))
 
 
 @pytest.mark.parametrize(

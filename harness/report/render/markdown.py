@@ -63,6 +63,11 @@ def _lines(report: Report) -> Iterator[str]:
     if tests:
         yield "\n### Failed tests\n"
         yield from _tests(tests)
+    unjudged = [item for item in report.requirements if item.verdict is Verdict.UNJUDGED]
+    if unjudged:
+        yield "\n### Requirements not judged\n"
+        yield "A test of each failed, and other requirements explain the failures.\n"
+        yield ", ".join(map(_unjudged, unjudged))
     unsupported = [item for item in report.requirements if item.verdict is Verdict.UNSUPPORTED]
     if unsupported:
         yield "\n### Not supported\n"
@@ -85,7 +90,7 @@ def verdict(report: Report) -> str:
 
 
 def _table(report: Report) -> Iterator[str]:
-    names = ("kept", "broken", "error", "unsupported", "untested")
+    names = ("kept", "broken", "error", "unjudged", "unsupported", "untested")
     yield f"| | {' | '.join(names)} | of |"
     yield "|---|" + "---:|" * (len(names) + 1)
     totals = report.totals
@@ -134,6 +139,11 @@ def _requirement(item: RequirementResult) -> str:
         f"- **{markdown(item.id)}** {markdown(item.level)}, {item.verdict}: "
         f"{markdown(item.statement)}{links}"
     )
+
+
+def _unjudged(item: RequirementResult) -> str:
+    because = f" (because of {', '.join(map(markdown, item.because))})" if item.because else ""
+    return f"{markdown(item.id)}{because}"
 
 
 def _tests(tests: Sequence[TestResult]) -> Iterator[str]:
