@@ -12,4 +12,5 @@ __all__ = [
     "sanitize",
     "schema",
     "store",
+    "upstream",
 ]
