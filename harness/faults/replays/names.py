@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import IPv4Address
 
-from harness.faults.fault import Moment, replay
+from harness.faults.fault import AdapterCall, Moment, replay
 from harness.faults.helpers import drop_queries
 from harness.faults.target import FaultContext
 
@@ -56,7 +57,7 @@ def loopback6_in_hosts_file_only(site: FaultContext) -> None:
         site.write(_HOSTS, f"{site.read(_HOSTS)}::1 localhost ip6-localhost\n")
 
 
-@replay("moby#47512", violates="DNS-1", moment=Moment.CONTAINER_STARTED)
+@replay("moby#47512", "podman#10158", violates="DNS-1", moment=Moment.CONTAINER_STARTED)
 def hosts_ipv6_resolvers_are_copied(site: FaultContext) -> None:
     """Write the host's IPv6 resolvers into the container's resolv.conf, before other ones."""
     if site.is_bridged:
@@ -64,3 +65,55 @@ def hosts_ipv6_resolvers_are_copied(site: FaultContext) -> None:
         copied = [line for line in lines if line.startswith("nameserver") and ":" in line]
         if copied:
             site.write(_RESOLV_CONF, "\n".join([*copied, ""]))
+
+
+@replay("podman#24713", violates="DNS-3", moment=Moment.CONTAINER_STARTED)
+def search_domain_left_out(site: FaultContext) -> None:
+    """Leave the host's search domains out of the container's resolv.conf."""
+    if site.is_bridged:
+        lines = site.read(_RESOLV_CONF).splitlines()
+        kept = [line for line in lines if not line.startswith("search")]
+        site.write(_RESOLV_CONF, "\n".join([*kept, ""]))
+
+
+@replay("podman#11411", violates="FILE-1", moment=Moment.CONTAINER_STARTED)
+def hosts_file_without_localhost(site: FaultContext) -> None:
+    """Leave localhost out of the container's hosts file."""
+    if site.is_bridged:
+        lines = site.read(_HOSTS).splitlines()
+        kept = [line for line in lines if "localhost" not in line.split()]
+        site.write(_HOSTS, "\n".join([*kept, ""]))
+
+
+@replay("podman#7789", violates="NET-4", moment=Moment.CONTAINER_REMOVED)
+def removed_containers_keep_their_names(site: FaultContext) -> None:
+    """Resolve the name of a removed container in the containers that are left."""
+    addresses = (
+        (item.address.ip for item in site.facts.endpoints if item.address) if site.facts else ()
+    )
+    for address in addresses:
+        for facts in site.other_containers().values():
+            with open(site.path(_HOSTS, facts), "a", encoding="utf-8") as file:
+                file.write(f"{address} {site.name}\n")
+
+
+@replay("nerdctl@442b01d2", "nerdctl@762fe91c", violates="FILE-1", moment=Moment.CONTAINER_STARTED)
+def files_are_for_root_only(site: FaultContext) -> None:
+    """Let only root read the resolv.conf and hosts files."""
+    for path in (_RESOLV_CONF, _HOSTS) if site.is_bridged else ():
+        os.chmod(site.path(path), 0o600)
+
+
+@replay("nerdctl@b5da5ea3", violates="FILE-1", around="run")
+def only_the_last_hosts_entry_stays(_: FaultContext, verb: AdapterCall) -> object:
+    """Ignore all requested hosts entries except the last."""
+    return verb.call_with(hosts=verb.spec.hosts[-1:])
+
+
+@replay("libnetwork@95d72ecf", violates="FILE-1", moment=Moment.CONTAINER_STARTED)
+def dotted_hostname_left_out_of_hosts(site: FaultContext) -> None:
+    """Leave a hostname with a dot out of the container's hosts file."""
+    name = site.spec.hostname if site.spec else None
+    if name and "." in name and site.is_bridged:
+        kept = [line for line in site.read(_HOSTS).splitlines() if name not in line.split()]
+        site.write(_HOSTS, "\n".join([*kept, ""]))

@@ -33,7 +33,7 @@ def _file(path: str) -> str:
         return file.read()
 
 
-@replay("moby#48090", violates="PUB-12", around="run")
+@replay("moby#48090", "cri-o@01d71e2f1d", violates="PUB-12", around="run")
 def host_ipv6_refused_for_ipv4_container(site: FaultContext, verb: AdapterCall) -> object:
     """Refuse to publish on an IPv6 address of the host for a container without IPv6."""
     mode = verb.spec.mode
@@ -102,3 +102,42 @@ def refused_datagrams_end_the_flow(site: FaultContext) -> None:
                     site.memory["marked"].add(key)
                     site.host.rule("forward", refusal, mark_flow(_REFUSED), priority=-150)
                 drop(site, "forward", family(version), l4proto("udp"), of_marked_flow(_REFUSED))
+
+
+@replay("podman#8650", violates="PUB-12", around="run")
+def range_without_host_port_refused(_: FaultContext, verb: AdapterCall) -> object:
+    """Refuse to publish a range of container ports without host ports."""
+    if any(port.count > 1 and not port.host_port for port in verb.spec.ports):
+        raise RuntimeRefused("run", "the range has no host port")
+    return verb()
+
+
+@replay("netavark#232", "cni-plugins@e8365e12", violates="PUB-2", around="run")
+def ports_of_one_family_block_the_start(_: FaultContext, verb: AdapterCall) -> object:
+    """Refuse to publish on an IPv4 address and on an IPv6 address of the host at once."""
+    families = {port.host_ip.version for port in verb.spec.ports if port.host_ip}
+    if families == {4, 6}:
+        raise RuntimeRefused("run", "invalid address")
+    return verb()
+
+
+@replay("netavark v1.11.0", violates="PUB-1", moment=(Moment.CONTAINER_STARTED, Moment.CONNECTED))
+def second_network_breaks_published_ports(site: FaultContext) -> None:
+    """Drop packets to the published ports of a container on several networks."""
+    for port in _ports(site) if len(tuple(site.plugs())) > 1 else ():
+        drop(site, "prerouting", _to(port))
+
+
+@replay("cni-plugins@5cb3a5e8", violates="PUB-2", moment=Moment.CONTAINER_STARTED)
+def ports_of_the_unspecified_address_are_closed(site: FaultContext) -> None:
+    """Drop packets to ports that are published on 0.0.0.0."""
+    for port in site.spec.ports if site.spec and site.is_bridged else ():
+        if port.host_ip and port.host_ip.is_unspecified:
+            drop(site, "prerouting", _to(port))
+
+
+@replay("nerdctl#2537", violates="PUB-12", around="run")
+def one_automatic_port_for_all(_: FaultContext, verb: AdapterCall) -> object:
+    """Choose the same host port for every container that asks for any port."""
+    ports = (replace(port, host_port=port.host_port or 49153) for port in verb.spec.ports)
+    return verb.call_with(ports=tuple(ports))
