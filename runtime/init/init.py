@@ -152,13 +152,16 @@ def _outer(launch: InitSpec) -> None:
 
 def pid_1(launch: InitSpec) -> NoReturn:
     """Run as the container's first process, in its namespaces, until the command has ended."""
-    rootfs.enter(launch.rootfs, read_only=launch.read_only)
+
+    def protect() -> None:
+        sysctl.apply(launch.sysctls)
+        security.hide_paths()
+
+    rootfs.enter(launch.rootfs, protect, read_only=launch.read_only)
     sethostname(launch.hostname)
     os.umask(0o022)
     if not os.path.isdir(launch.command.workdir):
         os.makedirs(launch.command.workdir)
-    sysctl.apply(launch.sysctls)
-    security.hide_paths()
     if launch.read_only:
         rootfs.lock()
     security.drop_capabilities(guarded=True, wanted=launch.command.capabilities)
