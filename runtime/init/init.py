@@ -43,7 +43,7 @@ from linux.syscalls import (
     setns,
     unshare,
 )
-from runtime.init import process, rootfs, security, status_pipe, terminal
+from runtime.init import process, rootfs, seccomp, security, status_pipe, terminal
 from runtime.init.process import Command, Stdio
 from runtime.init.supervise import OutputStream, hold_signals, supervise
 from runtime.network import sysctl
@@ -164,6 +164,7 @@ def pid_1(launch: InitSpec) -> NoReturn:
         os.makedirs(launch.command.workdir)
     if launch.read_only:
         rootfs.lock()
+    seccomp.load(launch.command.filter)
     security.drop_capabilities(guarded=True, wanted=launch.command.capabilities)
     streams, inside = _connect(launch)
     own = tuple(set(inside) if launch.tty else inside[1:])

@@ -1,6 +1,6 @@
 """Confinement of a container: capabilities, hidden paths.
 
-The threat model is Docker's default without seccomp: root inside has the
+The threat model is Docker's default, with the filter of `runtime.init.seccomp`: root inside has the
 fourteen default capabilities, or the requested ones, in a bounding set that no exec can
 exceed. A user that adds capabilities such as SYS_ADMIN trusts the container.
 """
