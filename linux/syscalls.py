@@ -45,9 +45,11 @@ MNT_DETACH: Final = 2
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
 PR_SET_NAME: Final = 15
+PR_SET_SECCOMP: Final = 22
 PR_CAPBSET_DROP: Final = 24
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
+SECCOMP_MODE_FILTER: Final = 2
 
 # openat2(2)
 AT_FDCWD: Final = -100
@@ -202,7 +204,8 @@ _MOUNT_SETATTR: Final = 442
 _AT_EMPTY_PATH: Final = 0x1000
 _AT_RECURSIVE: Final = 0x8000
 _OPEN_TREE_CLONE: Final = 1
-_MOVE_MOUNT_F_EMPTY_PATH: Final = 4
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 0x04
+_MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
 
 MOUNT_ATTR_RDONLY: Final = 0x1
 MOUNT_ATTR_NOSUID: Final = 0x2
@@ -217,11 +220,11 @@ def open_tree(path: str, *, recursive: bool = False) -> int:
     return check(result, f"open_tree({path})")
 
 
-def move_mount(tree: int, target: str) -> None:
-    """Attach a mount tree from `open_tree` at `target`."""
-    result = libc.syscall(
-        _MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH
-    )
+def move_mount(tree: int, target: str | int) -> None:
+    """Attach a mount tree from `open_tree` at `target`, a path or a descriptor."""
+    place = (AT_FDCWD, os.fsencode(target)) if isinstance(target, str) else (target, b"")
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    result = libc.syscall(_MOVE_MOUNT, tree, b"", *place, flags)
     check(result, f"move_mount({tree}, {target})")
 
 

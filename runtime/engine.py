@@ -31,6 +31,7 @@ from runtime.errors import (
     require_free,
     room_for,
 )
+from runtime.init import seccomp
 from runtime.init.fork_server import Spawn, fork_here
 from runtime.init.process import Command, Stdio
 from runtime.init.security import capabilities
@@ -313,6 +314,9 @@ class Engine:
                 f"execute a command in container {found.name!r}", "the container has just stopped"
             )
         config = found.config
+        wanted = capabilities(
+            f"execute a command in container {found.name!r}", config.cap_add, config.cap_drop
+        )
         command = Command(
             list(argv),
             {
@@ -322,9 +326,8 @@ class Engine:
             },
             workdir or config.workdir,
             user or config.user,
-            capabilities(
-                f"execute a command in container {found.name!r}", config.cap_add, config.cap_drop
-            ),
+            wanted,
+            seccomp.program(wanted),
         )
         try:
             with room_for(asked):

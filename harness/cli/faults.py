@@ -42,23 +42,28 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.set_defaults(run=run)
     about = "list the tests and faults of each requirement; exit with 1 if one has none"
     table = commands.add_parser("triangle", help=about, description=about)
-    for command in (parser, table):
-        command.add_argument(
-            "-p",
-            dest="modules",
-            action="append",
-            default=[],
-            metavar="MODULE",
-            help="module with further faults; may be repeated",
-        )
-        command.add_argument(
-            "--tests",
-            action="append",
-            default=[],
-            metavar="PATH",
-            help="tests to use instead of the suites; may be repeated",
-        )
+    add_sources(parser)
+    add_sources(table)
     table.set_defaults(run=triangle)
+
+
+def add_sources(command: argparse.ArgumentParser) -> None:
+    """Add the options that name further faults and other tests."""
+    command.add_argument(
+        "-p",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module with further faults; may be repeated",
+    )
+    command.add_argument(
+        "--tests",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="tests to use instead of the suites; may be repeated",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,17 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
     rows = requirements.of_suites()
     if arguments.list:
         return _list(rows, arguments.modules)
-    workers = _workers(arguments.workers)
-    if workers is None:
-        sys.stderr.write(
-            f"netmodes faults: -n {arguments.workers}: invalid number of trials; "
-            "give a number from 1, or auto\n"
-        )
+    at_once = workers(arguments, "netmodes faults")
+    if at_once is None:
         return 2
-    argv = ["-p", "harness.plugin.fault_trials", "--at-once", str(workers), "--capture=sys"]
+    argv = ["-p", "harness.plugin.fault_trials", "--at-once", str(at_once), "--capture=sys"]
     argv += [f"--runtime={arguments.runtime}"] if arguments.runtime else []
     argv += [word for id_ in arguments.ids for word in ("--try", id_)]
-    return _pytest(arguments, *argv)
+    return run_pytest(arguments, *argv)
 
 
 def triangle(arguments: argparse.Namespace) -> int:
@@ -84,11 +85,13 @@ def triangle(arguments: argparse.Namespace) -> int:
 
     Return 0 if every requirement has both, 1 if one lacks a test or a fault, 2 for bad arguments.
     """
-    return _pytest(arguments, "-p", "harness.plugin.fault_trials", "--triangle", "--collect-only")
+    return run_pytest(
+        arguments, "-p", "harness.plugin.fault_trials", "--triangle", "--collect-only"
+    )
 
 
-def _pytest(arguments: argparse.Namespace, *options: str) -> int:
-    """Run pytest in a new process and return its exit code.
+def run_pytest(arguments: argparse.Namespace, *options: str) -> int:
+    """Run pytest on the chosen tests in a new process and return its exit code.
 
     A new process is needed because pytest rewrites assertions only in modules that are not loaded
     yet.
@@ -106,10 +109,17 @@ def _pytest(arguments: argparse.Namespace, *options: str) -> int:
             return code if code in (0, 1) else 2
 
 
-def _workers(text: str) -> int | None:
+def workers(arguments: argparse.Namespace, command: str) -> int | None:
+    """Return the number of trials at once, or `None` after an error message."""
+    text: str = arguments.workers
     if text == "auto":
         return default_number()
-    return int(text) if text.isdecimal() and int(text) else None
+    if text.isdecimal() and int(text):
+        return int(text)
+    sys.stderr.write(
+        f"{command}: -n {text}: invalid number of trials; give a number from 1, or auto\n"
+    )
+    return None
 
 
 def _list(rows: Catalogue, modules: list[str]) -> int:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import __version__
-from harness.cli import compare, faults, runtimes
+from harness.cli import compare, coverage, faults, runtimes
 from harness.cli import findings as findings_command
 from harness.cli import reports as report_commands
 from harness.model import requirements
@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     runtimes.add(commands)
     compare.add(commands)
     faults.register(commands)
+    coverage.register(commands)
     report_commands.add(commands)
     findings_command.add(commands)
     return parser

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import harness.faults.library
+import harness.faults.replays
 from harness.model.requirements import Catalogue, UnknownRequirement
 
 _ID: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -96,6 +97,12 @@ class Fault:
     narrow: bool = False
     also: tuple[str, ...] = ()
     errors: bool = False
+    replay: bool = False
+    """True if the fault replays a bug of `suites/upstream`.
+
+    `netmodes coverage` tries such faults; no other command does, unless they are named. Tests need
+    not catch them.
+    """
     stacked: tuple[Fault, ...] = ()
     """Other faults of the same function: the decorators below this one."""
 
@@ -157,6 +164,24 @@ def fault(
     return made
 
 
+def replay(
+    *bugs: str,
+    violates: str | Sequence[str],
+    moment: str | Sequence[str] = (),
+    around: str | Sequence[str] = (),
+) -> Callable[[Callable[..., Any] | Fault], Fault]:
+    """Make a fault of a function, as `fault` does, that replays bugs of `suites/upstream`.
+
+    `violates` names the requirements whose tests should detect the bug.
+    """
+
+    def made(target: Callable[..., Any] | Fault) -> Fault:
+        found = fault(violates=violates, moment=moment, around=around, history=bugs)(target)
+        return replace(found, replay=True)
+
+    return made
+
+
 def _several(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
@@ -204,6 +229,11 @@ class FaultCatalogue:
 
     def __len__(self) -> int:
         return len(self.faults)
+
+    @property
+    def own(self) -> FaultCatalogue:
+        """The faults that tests must catch: all except the replays of upstream bugs."""
+        return FaultCatalogue(tuple(item for item in self if not item.replay))
 
     def __getitem__(self, id_: str) -> Fault:
         """Return the fault with this id; raise `UnknownFault` if there is none."""
@@ -300,8 +330,10 @@ def discover(requirements: Catalogue, others: Iterable[object] = ()) -> FaultCat
 
     Raises `FaultError` for an invalid declaration, and for an id that two faults share.
     """
-    package = harness.faults.library
-    names = sorted(item.name for item in pkgutil.iter_modules(package.__path__))
-    own = [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+    own = [
+        importlib.import_module(f"{package.__name__}.{item.name}")
+        for package in (harness.faults.library, harness.faults.replays)
+        for item in sorted(pkgutil.iter_modules(package.__path__), key=lambda item: item.name)
+    ]
     theirs = [item for item in others if isinstance(item, ModuleType)]
     return collect({item.__name__: item for item in (*own, *theirs)}.values(), requirements)

@@ -7,7 +7,7 @@ import importlib.resources
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -17,7 +17,7 @@ import msgspec
 from harness.model.dialect import Dialect
 
 _ID = re.compile(r"[A-Z][A-Z0-9]*-[1-9][0-9]*")
-_DIALECT_KEYS = frozenset(field.name for field in fields(Dialect))
+_DIALECT_KEYS = frozenset(item.name for item in fields(Dialect))
 
 
 class CatalogueError(ValueError):
@@ -72,9 +72,13 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All requirements, in the catalogue's order: `catalogue["BR-7"]`, `"BR-7" in catalogue`."""
+    """All requirements, in the catalogue's order: `catalogue["BR-7"]`, `"BR-7" in catalogue`.
+
+    `links` is the table that resolves the short names of sources and of bug reports.
+    """
 
     requirements: tuple[Requirement, ...]
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Requirement]:
         return iter(self.requirements)
@@ -94,6 +98,10 @@ class Catalogue:
         near = difflib.get_close_matches(id_.upper(), ids, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else "see suites/requirements.toml"
         raise UnknownRequirement(f"no requirement {id_!r}: {hint}")
+
+    def reference(self, name: str) -> Reference:
+        """Return the reference for a short name such as `moby#14041`; raise `CatalogueError`."""
+        return _reference(name, self.links)
 
 
 def of_suites() -> Catalogue:
@@ -129,7 +137,7 @@ def parse(text: str) -> Catalogue:
     for requirement in requirements.values():
         if unknown := set(requirement.needs) - requirements.keys():
             raise CatalogueError(f"{requirement.id}: needs unknown {sorted(unknown)}")
-    return Catalogue(tuple(requirements.values()))
+    return Catalogue(tuple(requirements.values()), links)
 
 
 class _Row(msgspec.Struct, forbid_unknown_fields=True):
@@ -159,20 +167,24 @@ def _requirement(raw: Mapping[str, Any], section: str, links: Mapping[str, str])
         raise CatalogueError(f"{id_}: the statement is not a full sentence: {row.statement!r}")
     if unknown := set(row.dialect) - _DIALECT_KEYS:
         raise CatalogueError(f"{id_}: {sorted(unknown)} are not fields of Dialect")
+    try:
+        references = {name: _reference(name, links) for name in (*row.sources, *row.history)}
+    except CatalogueError as error:
+        raise CatalogueError(f"{id_}: {error}") from None
     return Requirement(
         id_,
         row.level,
         section,
         row.statement,
-        sources=tuple(_reference(id_, name, links) for name in row.sources),
-        history=tuple(_reference(id_, name, links) for name in row.history),
+        sources=tuple(references[name] for name in row.sources),
+        history=tuple(references[name] for name in row.history),
         dialect=row.dialect,
         features=row.features,
         needs=row.needs,
     )
 
 
-def _reference(id_: str, name: str, links: Mapping[str, str]) -> Reference:
+def _reference(name: str, links: Mapping[str, str]) -> Reference:
     """Return the reference that the table `links` has for a short name of a source.
 
     A key of `links` is the exact name, or a pattern with `{}`.
@@ -183,4 +195,4 @@ def _reference(id_: str, name: str, links: Mapping[str, str]) -> Reference:
         prefix, placeholder, _ = pattern.partition("{}")
         if placeholder and name.startswith(prefix):
             return Reference(name, url.replace("{}", name.removeprefix(prefix)))
-    raise CatalogueError(f"{id_}: [links] has no entry for {name!r}")
+    raise CatalogueError(f"[links] has no entry for {name!r}")

@@ -57,6 +57,13 @@ def _faults(config: pytest.Config) -> FaultCatalogue:
         raise pytest.UsageError(str(error)) from error
 
 
+def silence(config: pytest.Config) -> None:
+    """Unregister the plugins that report a run."""
+    for name in _SILENCED:
+        if plugin := config.pluginmanager.get_plugin(name):
+            config.pluginmanager.unregister(plugin)
+
+
 class CoverageTable:
     """Plugin that prints the tests and the faults of each requirement.
 
@@ -69,7 +76,7 @@ class CoverageTable:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Count the tests of each requirement and print the table."""
-        faults = _faults(session.config)
+        faults = _faults(session.config).own
         tests = Counter(id_ for item in session.items for id_ in required(item))
         table = rows(session.config.stash[CATALOGUE], tests, faults)
         session.items.clear()  # pytest would list them
@@ -115,12 +122,10 @@ class FaultTrials:
         config = session.config
         faults = _faults(config)
         try:
-            chosen = [faults[id_] for id_ in config.getoption("try")] or list(faults)
+            chosen = [faults[id_] for id_ in config.getoption("try")] or list(faults.own)
         except UnknownFault as error:
             raise pytest.UsageError(str(error)) from error
-        for name in _SILENCED:
-            if plugin := config.pluginmanager.get_plugin(name):
-                config.pluginmanager.unregister(plugin)
+        silence(config)
         display = _Display(len(chosen))
         trials = Trials(
             chosen,

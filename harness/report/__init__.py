@@ -13,4 +13,5 @@ __all__ = [
     "sanitize",
     "schema",
     "store",
+    "upstream",
 ]

@@ -34,7 +34,7 @@ from linux.syscalls import (
 )
 from runtime.container.start import Descriptors
 from runtime.errors import ConflictError, UnsupportedError
-from runtime.init import init, process, security, status_pipe, terminal
+from runtime.init import init, process, seccomp, security, status_pipe, terminal
 from runtime.init.process import Command, Stdio
 from runtime.init.status_pipe import InitReport
 
@@ -129,6 +129,7 @@ def _start_command(command: Command, stdio: Stdio, *, report: int, console: int)
         stdio = Stdio(slave, slave, slave)
     # Until exec the memory is a copy of the caller's: no process in the container may read it.
     prctl(PR_SET_DUMPABLE, 0)
+    seccomp.load(command.filter)
     security.drop_capabilities(guarded=False, wanted=command.capabilities)
     own = (stdio.stdin,) if console >= 0 else ()
     pid = process.begin(command, stdio, tty=console >= 0, own=own, report=report)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from linux.netns import NetNS
 from linux.proc import ended_within, process_born
 from runtime.errors import UnsupportedError
-from runtime.init import init, status_pipe, terminal
+from runtime.init import init, seccomp, status_pipe, terminal
 from runtime.init.fork_server import Spawn, fork_here
 from runtime.init.init import InitSpec
 from runtime.init.process import Command, Stdio
@@ -76,6 +76,7 @@ def start(
             console, far_console = open_here.socketpair()
         exit_record = open_here.file(f"{directory}/exit", os.O_WRONLY | os.O_CREAT)
         os.pwrite(exit_record, UNWRITTEN, 0)  # pid 1 finds disk space for its exit code here
+        wanted = capabilities(f"start container {config.name!r}", config.cap_add, config.cap_drop)
         launch = InitSpec(
             rootfs=rootfs(directory, layers, binds=binds),
             hostname=config.hostname,
@@ -84,7 +85,8 @@ def start(
                 dict(entry.split("=", 1) for entry in config.env),
                 config.workdir,
                 config.user,
-                capabilities(f"start container {config.name!r}", config.cap_add, config.cap_drop),
+                wanted,
+                seccomp.program(wanted),
             ),
             sysctls={k: v for k, v in config.sysctls.items() if not k.startswith("net.")},
             tty=config.tty,

@@ -5,6 +5,7 @@ __all__ = [
     "init",
     "process",
     "rootfs",
+    "seccomp",
     "security",
     "status_pipe",
     "supervise",

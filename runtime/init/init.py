@@ -43,7 +43,7 @@ from linux.syscalls import (
     setns,
     unshare,
 )
-from runtime.init import process, rootfs, security, status_pipe, terminal
+from runtime.init import process, rootfs, seccomp, security, status_pipe, terminal
 from runtime.init.process import Command, Stdio
 from runtime.init.supervise import OutputStream, hold_signals, supervise
 from runtime.network import sysctl
@@ -152,15 +152,19 @@ def _outer(launch: InitSpec) -> None:
 
 def pid_1(launch: InitSpec) -> NoReturn:
     """Run as the container's first process, in its namespaces, until the command has ended."""
-    rootfs.enter(launch.rootfs, read_only=launch.read_only)
+
+    def protect() -> None:
+        sysctl.apply(launch.sysctls)
+        security.hide_paths()
+
+    rootfs.enter(launch.rootfs, protect, read_only=launch.read_only)
     sethostname(launch.hostname)
     os.umask(0o022)
     if not os.path.isdir(launch.command.workdir):
         os.makedirs(launch.command.workdir)
-    sysctl.apply(launch.sysctls)
-    security.hide_paths()
     if launch.read_only:
         rootfs.lock()
+    seccomp.load(launch.command.filter)
     security.drop_capabilities(guarded=True, wanted=launch.command.capabilities)
     streams, inside = _connect(launch)
     own = tuple(set(inside) if launch.tty else inside[1:])

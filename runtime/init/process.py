@@ -52,13 +52,17 @@ class Stdio(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command: argv, directory, user (`""` is root) and upper limit of its capabilities."""
+    """A command: argv, directory, user (`""` is root) and upper limit of its capabilities.
+
+    `filter` is the program of `seccomp.program`, which the caller of `begin` loads.
+    """
 
     argv: list[str]
     env: dict[str, str]
     workdir: str
     user: str = ""
     capabilities: int = security.DEFAULT_CAPABILITIES
+    filter: bytes = b""
 
 
 def begin(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...], report: int) -> int:
@@ -86,7 +90,7 @@ def begin(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...], re
 
 def become(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = ()) -> None:
     """Replace this process by the command; raise `CommandError` if that is impossible."""
-    argv, env, workdir, user, capabilities = command
+    argv, env, workdir, user, capabilities, _ = command
     os.setsid()
     if tty:
         terminal.take_control(stdio.stdin)
@@ -112,7 +116,7 @@ def become(command: Command, stdio: Stdio, *, tty: bool, own: tuple[int, ...] = 
 
 def _spawned(command: Command, stdio: Stdio) -> int:
     """Execute the command in a child with posix_spawn(3); return its pid."""
-    argv, env, workdir, _, _ = command
+    argv, env, workdir, *_ = command
     streams = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio)]
     os.chdir(workdir)  # posix_spawn cannot change the directory
     refusal: OSError | None = None

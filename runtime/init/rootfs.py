@@ -11,11 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
 from linux.syscalls import (
+    AT_FDCWD,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
@@ -33,6 +34,7 @@ from linux.syscalls import (
     mount,
     move_mount,
     open_tree,
+    openat2,
     pivot_root,
     restrict_tree,
     umount,
@@ -113,10 +115,12 @@ def mount_layers(layers: tuple[str, ...], mountpoint: str, own: str = "") -> Non
             os.close(fd)
 
 
-def enter(rootfs: Rootfs, *, read_only: bool = False) -> None:
+def enter(rootfs: Rootfs, protect: Callable[[], None], *, read_only: bool = False) -> None:
     """Build the root file system and pivot into it; the host's file system is then out of reach.
 
-    With `read_only` single files are mounted read-only; `lock` makes the rest read-only.
+    `protect` covers paths in /proc and /sys. It is called before any file of a volume or of the
+    host is attached: another process could exchange such files meanwhile. With `read_only` single
+    files are mounted read-only; `lock` makes the rest read-only.
     """
     outside = os.stat("/")
     mount("", "/", flags=MS_REC | MS_PRIVATE)
@@ -136,12 +140,16 @@ def enter(rootfs: Rootfs, *, read_only: bool = False) -> None:
     for directory in ("/proc", "/sys", "/dev", "/etc"):
         with suppress(FileExistsError):
             os.mkdir(directory)
+    for directory in _PROTECTED:
+        if not stat.S_ISDIR(os.lstat(directory).st_mode):  # a bind could cover a link's target
+            raise InvalidError("start the container", f"{directory} of the image is no directory")
     _mount_proc()
     _mount_sys()
     umount(".")
     os.chdir("/")
     _refuse_host_root(outside)
     _make_dev(devices)
+    protect()
     for tree, target in files:
         _put(tree, target)
     attach_binds(taken)
@@ -219,7 +227,7 @@ def _make_dev(devices: Sequence[int]) -> None:
         os.rmdir("/dev/mqueue")  # a kernel without POSIX message queues
 
 
-_PROTECTED: Final = ("/proc", "/sys")
+_PROTECTED: Final = ("/proc", "/sys", "/dev")
 """Directories where a mount would undo the protection of the host's kernel settings."""
 
 
@@ -296,19 +304,33 @@ def attach_binds(taken: Iterable[DetachedMount]) -> None:
     """Attach the detached mounts inside the current root, outer targets first."""
     for tree, target, directory in sorted(taken, key=lambda item: item.target.count("/")):
         asked = f"mount something at {target}"
-        path = os.path.realpath(target)
-        if _forbidden(path):
-            raise InvalidError(asked, f"in this image the path leads to {path}")
         try:
-            _make_mount_point(path, directory=directory)
-            if os.path.isdir(path) != directory:
+            place = _open_mount_point(asked, target, directory=directory)
+            if stat.S_ISDIR(os.fstat(place).st_mode) != directory:
                 kinds = ("a file", "a directory") if directory else ("a directory", "a file")
                 raise InvalidError(asked, "the target is {}, but the source is {}".format(*kinds))
-            move_mount(tree, path)
+            move_mount(tree, place)
+            os.close(place)
         except OSError as error:
             raise InvalidError(asked, str(os.strerror(error.errno or 0))) from error
         finally:
             os.close(tree)
+
+
+def _open_mount_point(asked: str, target: str, *, directory: bool) -> int:
+    """Open a mount target, which is created if it is missing; refuse a protected path.
+
+    The second check is on the descriptor: another process may share the directory that the path
+    leads through, and may exchange the target meanwhile.
+    """
+    path = os.path.realpath(target)
+    if not _forbidden(path):
+        _make_mount_point(path, directory=directory)
+        place = openat2(AT_FDCWD, path, os.O_PATH, resolve=0)
+        path = os.readlink(f"/proc/self/fd/{place}")
+        if not _forbidden(path):
+            return place
+    raise InvalidError(asked, f"in this image the path leads to {path}")
 
 
 def _make_mount_point(path: str, *, directory: bool) -> None:

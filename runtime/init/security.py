@@ -1,6 +1,6 @@
 """Confinement of a container: capabilities, hidden paths.
 
-The threat model is Docker's default without seccomp: root inside has the
+The threat model is Docker's default, with the filter of `runtime.init.seccomp`: root inside has the
 fourteen default capabilities, or the requested ones, in a bounding set that no exec can
 exceed. A user that adds capabilities such as SYS_ADMIN trusts the container.
 """
@@ -56,7 +56,7 @@ _LOCKED_DOWN: Final = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 def hide_paths() -> None:
     """Cover paths that reveal too much about the host, and make other kernel settings read-only.
 
-    Needs the container's own `/dev/null`.
+    Needs the container's own `/dev/null`, which no bind mount may have covered (CVE-2025-31133).
     """
     for path in _HIDDEN:
         try:

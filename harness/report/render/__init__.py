@@ -1,3 +1,3 @@
-"""One module per output format of a report, and one for the pages of the findings."""
+"""One module per output format of a report, and the pages of findings and upstream bugs."""
 
-__all__ = ["finding_pages", "html", "junit", "markdown", "terminal"]
+__all__ = ["coverage_page", "finding_pages", "html", "junit", "markdown", "terminal"]

@@ -79,6 +79,7 @@ def test_symlink_in_mount_target_is_resolved_inside_the_root(
         ("/a:/proc", "which mydocker mounts itself"),
         ("/a:/x/../proc/sys", "which mydocker mounts itself"),
         ("/a:/sys/fs", "which mydocker mounts itself"),
+        ("/a:/dev/shm", "which mydocker mounts itself"),
         ("-v:/b", "malformed"),
     ],
 )

@@ -1,0 +1,3 @@
+"""The replays of upstream bugs, which `suites/upstream` describes."""
+
+__all__ = []
