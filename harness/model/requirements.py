@@ -136,7 +136,8 @@ def parse(text: str) -> Catalogue:
             requirements[requirement.id] = requirement
     for requirement in requirements.values():
         if unknown := set(requirement.needs) - requirements.keys():
-            raise CatalogueError(f"{requirement.id}: needs unknown {sorted(unknown)}")
+            names = ", ".join(sorted(unknown))
+            raise CatalogueError(f"{requirement.id} needs unknown requirements: {names}")
     return Catalogue(tuple(requirements.values()), links)
 
 

@@ -1,10 +1,12 @@
 """The requirements that explain the failed checks of a run, and no others (pure).
 
 A failed test often names several requirements, and one defect fails tests of many. The causes are
-found as in spectrum-based fault localisation: the requirement whose tests fail most consistently,
-by Ochiai's coefficient (Abreu and others, "An Evaluation of Similarity Coefficients for Software
-Fault Localization", PRDC 2006), is a cause, and explains every failed check that concerns it or a
-requirement that needs it. The search is repeated until every failed check is explained.
+found by spectrum-based fault localisation. The requirement whose tests fail most consistently, by
+Ochiai's coefficient, is a cause. It explains every failed check that concerns it or a requirement
+that needs it. The search is repeated until every failed check is explained.
+
+Source: Abreu and others, "An Evaluation of Similarity Coefficients for Software Fault
+Localization", PRDC 2006, https://doi.org/10.1109/PRDC.2006.18.
 """
 
 from __future__ import annotations

@@ -172,6 +172,7 @@ def test_parser_reads_every_field_of_a_catalogue() -> None:
         ('["seed"]', '["sead"]', r"BR-1: \[links\] has no entry for 'sead'"),
         ("moby#14041", "mobi#14041", r"BR-1: \[links\] has no entry for 'mobi#14041'"),
         ('"mac"', '"mak"', r"BR-1: \['mak'\] are not fields of Dialect"),
+        ("features =", 'needs = ["BR-0"]\nfeatures =', r"BR-1 needs unknown requirements: BR-0"),
         ("features =", "feature =", "BR-1: Object contains unknown field `feature`"),
         ("[links]", "[lynx]", r"BR-1: \[links\] has no entry for 'seed'"),
         ("[links]", "[links", "the catalogue is not TOML: .*line 2"),

@@ -69,7 +69,7 @@ def test_leak_found_in_the_body_leaves_the_requirement_unjudged() -> None:
     assert verdict_of("BR-4", test) is Verdict.UNJUDGED
 
 
-def test_requirement_explained_by_a_needed_one_is_unjudged_and_names_it() -> None:
+def test_requirement_is_unjudged_because_of_a_broken_needed_one() -> None:
     """A requirement whose failures a broken needed requirement explains is unjudged."""
     rows = [replace(row, needs=("BR-4",)) if row.id == "BR-9" else row for row in made.ROWS]
     tests = [
